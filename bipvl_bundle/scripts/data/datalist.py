@@ -1,0 +1,260 @@
+"""Lists of cases: from a Decathlon `dataset.json`, a file or a folder to MONAI's list of dictionaries."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.data.folds import Item, fold_split
+
+PathLike = str | os.PathLike[str]
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_KEPT = ("fold", "patient")
+
+
+def load_datalist(dataset_dir: PathLike, section: str = "training", labelled: bool = True) -> list[Item]:
+    """The entries of one section of a datalist in the Medical Segmentation Decathlon's format.
+
+    Relative paths in the file are relative to the file's own folder. An entry is
+    `{"image": ..., "label": ...}` or, without a label, a bare path; "image" may be a list with one file a
+    channel. Keys "case" (a name of one's own for the case), "patient" (cases of one patient stay in one fold)
+    and "fold" are kept where present.
+
+    Args:
+        dataset_dir: the folder that holds `dataset.json`, or the JSON file itself.
+        section: which list of the file.
+        labelled: require a label of every entry; otherwise labels are left out.
+
+    Returns:
+        `{"image": path or list of paths, "label": path, "case": name}`, paths absolute, in the file's order.
+
+    Raises:
+        FileNotFoundError: no such folder, no `dataset.json` in it, or an entry's file is absent.
+        ValueError: the file is no datalist, the section is absent or empty, an entry is malformed, or two
+            entries are the same case.
+    """
+    path = _datalist_path(dataset_dir)
+    entries = _section(path, _read_json(path), section)
+    items = [_item(path, f"entry {i} of section '{section}'", e, labelled) for i, e in enumerate(entries)]
+    _require_files(path, section, items)
+    return _require_unique(items, f"section '{section}' of '{path}'")
+
+
+def training_items(
+    dataset_dir: PathLike, fold: int, num_folds: int, seed: int = 0, *, section: str = "training"
+) -> list[Item]:
+    """The labelled cases outside `fold`; the errors of `load_datalist` and `folds.fold_split`."""
+    return fold_split(load_datalist(dataset_dir, section), fold, num_folds, seed)[0]
+
+
+def validation_items(
+    dataset_dir: PathLike, fold: int, num_folds: int, seed: int = 0, *, section: str = "training"
+) -> list[Item]:
+    """The labelled cases of `fold`; the errors of `load_datalist` and `folds.fold_split`."""
+    return fold_split(load_datalist(dataset_dir, section), fold, num_folds, seed)[1]
+
+
+def evaluation_items(
+    dataset_dir: PathLike, split: str, fold: int, num_folds: int, seed: int = 0
+) -> list[Item]:
+    """The cases to score, with "reference" in place of "label" so that preprocessing leaves it alone.
+
+    Args:
+        dataset_dir: as for `load_datalist`.
+        split: "validation" for the fold held out in training, "test" for the labelled section "test".
+        fold: of the model's training.
+        num_folds: of the model's training.
+        seed: of the model's training.
+
+    Raises:
+        ValueError: another split, and the errors of `load_datalist` and `folds.fold_split`.
+    """
+    if split == "validation":
+        items = validation_items(dataset_dir, fold, num_folds, seed)
+    elif split == "test":
+        items = load_datalist(dataset_dir, "test")
+    else:
+        raise ValueError(f"There is no split '{split}' to evaluate on; expected 'validation' or 'test'.")
+    return [
+        {("reference" if key == "label" else key): value for key, value in item.items()} for item in items
+    ]
+
+
+def inference_items(path: PathLike, section: str = "test") -> list[Item]:
+    """What to segment: one NIfTI file, a folder of NIfTI files, or a datalist.
+
+    Args:
+        path: a `.nii` or `.nii.gz` file; a folder, whose NIfTI files are taken in the order of their names
+            (hidden files and subfolders are not); or a datalist `.json`, the way to give several files a
+            case.
+        section: which list of a datalist.
+
+    Returns:
+        `{"image": path or list of paths, "case": name}`, paths absolute.
+
+    Raises:
+        FileNotFoundError: nothing at `path`, or a folder without NIfTI files.
+        ValueError: a file of another type, a malformed datalist, or two files of one case.
+    """
+    source = _absolute(path)
+    if not source.exists():
+        raise FileNotFoundError(
+            f"There is nothing at '{source}'; expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}), a folder "
+            "of them, or a datalist (.json)."
+        )
+    if source.is_dir():
+        return _folder_items(source)
+    if source.suffix == ".json":
+        return load_datalist(source, section, labelled=False)
+    if not source.name.endswith(NIFTI_SUFFIXES):
+        raise ValueError(
+            f"'{source}' is no input that can be read: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}), "
+            "a folder of them, or a datalist (.json). Convert it to NIfTI first."
+        )
+    return [{"image": str(source), "case": case_name(source.name)}]
+
+
+def case_name(filename: str) -> str:
+    """A file's name without its folder and its (double) ending."""
+    name = Path(filename).name
+    for suffix in NIFTI_SUFFIXES:
+        if name.endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem
+
+
+def _absolute(path: PathLike) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+
+def _datalist_path(dataset_dir: PathLike) -> Path:
+    source = _absolute(dataset_dir)
+    if source.suffix == ".json" and not source.is_dir():
+        if not source.is_file():
+            raise FileNotFoundError(
+                f"There is no datalist '{source}'; expected a JSON file like the Decathlon's."
+            )
+        return source
+    advice = (
+        "Expected a folder in the Medical Segmentation Decathlon's layout: dataset.json, imagesTr/ and "
+        "labelsTr/. Download or link the data set there, or set `dataset_dir` to where it is; the phantom "
+        "data set is made by `scripts.data.phantom.ensure_phantom`."
+    )
+    if not source.is_dir():
+        raise FileNotFoundError(f"There is no data set folder '{source}'. {advice}")
+    if not (source / "dataset.json").is_file():
+        found = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
+        raise FileNotFoundError(f"'{source}' has no dataset.json (found: {found}). {advice}")
+    return source / "dataset.json"
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{path}' is no valid JSON: {error}. Correct it or take a fresh copy.") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"'{path}' holds a {type(content).__name__}; expected an object with lists such as 'training'."
+        )
+    return content
+
+
+def _section(path: Path, content: Mapping[str, Any], section: str) -> list[Any]:
+    entries = content.get(section)
+    if isinstance(entries, list) and entries:
+        return entries
+    state = "no" if section not in content else "an empty" if entries == [] else "no list as"
+    others = [
+        name for name, value in content.items() if isinstance(value, list) and value and name != section
+    ]
+    raise ValueError(
+        f"'{path}' has {state} section '{section}'; expected a list of {{'image': ..., 'label': ...}}. "
+        f"Sections with entries: {', '.join(others) or 'none'}."
+    )
+
+
+def _item(path: Path, where: str, entry: Any, labelled: bool) -> Item:
+    fields = {"image": entry} if isinstance(entry, str) else entry
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where} of '{path}' is {entry!r}; expected {{'image': ..., 'label': ...}}.")
+    image, label = fields.get("image"), fields.get("label")
+    files: list[Any] = image if isinstance(image, list) else [image]
+    if not files or not all(isinstance(f, str) and f for f in files):
+        raise ValueError(f"{where} of '{path}' has image {image!r}; expected a path or a list of paths.")
+    images = [_resolve(path, f) for f in files]
+    item: Item = {"image": images if isinstance(image, list) else images[0]}
+    if labelled:
+        if not isinstance(label, str) or not label:
+            raise ValueError(
+                f"{where} of '{path}' has label {label!r}; expected a path. Cases without a label can only "
+                "be used for inference."
+            )
+        item["label"] = _resolve(path, label)
+    item["case"] = str(fields.get("case") or _common_case_name(files))
+    return item | {key: fields[key] for key in _KEPT if key in fields}
+
+
+def _resolve(datalist: Path, name: str) -> str:
+    return os.path.normpath(datalist.parent / name)
+
+
+def _common_case_name(files: list[str]) -> str:
+    """The case behind its channels' files: `b_0000`, `b_0001` are `b`; `b/t1`, `b/t2` are `b`."""
+    names = [case_name(f) for f in files]
+    if len(set(names)) == 1:
+        return names[0]
+    common = os.path.commonprefix(names)  # noqa: RUF071 - file names, meant letter by letter
+    cut = max(common.rfind(separator) for separator in "_-. ")
+    return common[:cut] if cut > 0 else Path(files[0]).parent.name
+
+
+def _require_files(path: Path, section: str, items: list[Item]) -> None:
+    missing = []
+    for index, item in enumerate(items):
+        images = item["image"] if isinstance(item["image"], list) else [item["image"]]
+        named = [("image", file) for file in images]
+        if "label" in item:
+            named.append(("label", item["label"]))
+        missing += [(index, item["case"], kind, file) for kind, file in named if not os.path.isfile(file)]
+    if missing:
+        index, case, kind, file = missing[0]
+        raise FileNotFoundError(
+            f"{len(missing)} of the files in section '{section}' of '{path}' are absent. The first: entry "
+            f"{index} (case '{case}') names the {kind} '{file}'. Complete the download, or correct the path "
+            "or remove the entry; relative paths are relative to the JSON file."
+        )
+
+
+def _require_unique(items: list[Item], where: str) -> list[Item]:
+    seen: dict[str, Item] = {}
+    for item in items:
+        if item["case"] in seen:
+            raise ValueError(
+                f"Case '{item['case']}' is twice in {where}: {seen[item['case']]['image']} and "
+                f"{item['image']}. Expected every case once: remove one, rename the file, or give the "
+                "entries a key 'case' in a datalist."
+            )
+        seen[item["case"]] = item
+    return items
+
+
+def _folder_items(folder: Path) -> list[Item]:
+    visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in visible if p.name.endswith(NIFTI_SUFFIXES)]
+    if not files:
+        has_datalist = (folder / "dataset.json").is_file()
+        advice = (
+            "Give its dataset.json, or its folder of images." if has_datalist else "Subfolders are not read."
+        )
+        raise FileNotFoundError(
+            f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) among its {len(visible)} files. "
+            f"{advice}"
+        )
+    return _require_unique(
+        [{"image": str(p), "case": case_name(p.name)} for p in files], f"folder '{folder}'"
+    )

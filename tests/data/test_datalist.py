@@ -1,0 +1,218 @@
+"""Datalists: what is read from a `dataset.json`, a file or a folder, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.data.datalist import inference_items, load_datalist, training_items, validation_items
+
+HIPPOCAMPUS = Path(__file__).parents[2] / ".." / "shared" / "data" / "Task04_Hippocampus"
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def write(root: Path, content: Any, name: str = "dataset.json") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return root / name
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Four labelled training cases, listed backwards, and two test images as bare paths."""
+    cases = [f"heart_{n}.nii.gz" for n in (4, 3, 2, 1)]
+    touch(tmp_path, *(f"{folder}/{case}" for case in cases for folder in ("imagesTr", "labelsTr")))
+    touch(tmp_path, "imagesTs/heart_8.nii.gz", "imagesTs/heart_9.nii.gz")
+    training = [{"image": f"./imagesTr/{case}", "label": f"./labelsTr/{case}"} for case in cases]
+    test = ["./imagesTs/heart_8.nii.gz", "./imagesTs/heart_9.nii.gz"]
+    write(tmp_path, {"name": "Heart", "labels": {"0": "background"}, "training": training, "test": test})
+    return tmp_path
+
+
+class TestLoadDatalist:
+    def test_paths_are_absolute_and_cases_are_named(self, dataset: Path) -> None:
+        items = load_datalist(dataset)
+        assert [item["case"] for item in items] == ["heart_4", "heart_3", "heart_2", "heart_1"]
+        assert items[0] == {
+            "image": str(dataset / "imagesTr" / "heart_4.nii.gz"),
+            "label": str(dataset / "labelsTr" / "heart_4.nii.gz"),
+            "case": "heart_4",
+        }
+
+    def test_folder_may_be_relative_to_the_current_one(
+        self, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(dataset.parent)
+        assert load_datalist(dataset.name) == load_datalist(dataset)
+
+    def test_json_file_of_another_name_is_taken_with_paths_from_its_own_folder(self, dataset: Path) -> None:
+        other = write(
+            dataset / "lists", {"validation": [{"image": "../imagesTr/heart_1.nii.gz"}]}, "mine.json"
+        )
+        items = load_datalist(other, "validation", labelled=False)
+        assert items == [{"image": str(dataset / "imagesTr" / "heart_1.nii.gz"), "case": "heart_1"}]
+
+    def test_bare_paths_are_cases_without_labels(self, dataset: Path) -> None:
+        assert [item["case"] for item in load_datalist(dataset, "test", labelled=False)] == [
+            "heart_8",
+            "heart_9",
+        ]
+        with pytest.raises(ValueError, match=r"entry 0 of section 'test'.*has label None; expected a path"):
+            load_datalist(dataset, "test")
+
+    def test_labels_are_left_out_when_not_asked_for(self, dataset: Path) -> None:
+        assert all(set(item) == {"image", "case"} for item in load_datalist(dataset, labelled=False))
+
+    @pytest.mark.parametrize(
+        ("files", "case"),
+        [
+            (["im/b_0000.nii.gz", "im/b_0001.nii.gz"], "b"),
+            (["im/b_01-t1.nii.gz", "im/b_01-t2.nii.gz"], "b_01"),
+            (["b_01/t1.nii.gz", "b_01/t2.nii.gz"], "b_01"),
+            (["im/b_01.nii.gz"], "b_01"),
+        ],
+    )
+    def test_one_file_a_channel(self, tmp_path: Path, files: list[str], case: str) -> None:
+        touch(tmp_path, *files, "l.nii.gz")
+        write(tmp_path, {"training": [{"image": files, "label": "l.nii.gz"}]})
+        item = load_datalist(tmp_path)[0]
+        assert item["image"] == [str(tmp_path / file) for file in files]
+        assert item["case"] == case
+
+    def test_own_keys_for_case_patient_and_fold_are_kept_and_others_dropped(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/image.nii.gz", "b/image.nii.gz")
+        entries = [
+            {"image": f"{c}/image.nii.gz", "case": c, "patient": "p", "fold": 1, "image_note": "x"}
+            for c in "ab"
+        ]
+        write(tmp_path, {"training": entries})
+        items = load_datalist(tmp_path, labelled=False)
+        assert [item["case"] for item in items] == ["a", "b"]
+        assert set(items[0]) == {"image", "case", "patient", "fold"}
+        assert (items[0]["patient"], items[0]["fold"]) == ("p", 1)
+
+    def test_absent_folder_raises_and_says_how_to_get_data(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            FileNotFoundError, match=r"no data set folder '.*/none'.*imagesTr.*`dataset_dir`.*phantom"
+        ):
+            load_datalist(tmp_path / "none")
+
+    def test_folder_without_datalist_raises_and_names_what_it_holds(self, tmp_path: Path) -> None:
+        touch(tmp_path, "readme.txt")
+        with pytest.raises(FileNotFoundError, match=r"has no dataset\.json \(found: readme\.txt\)"):
+            load_datalist(tmp_path)
+
+    def test_absent_json_raises(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"There is no datalist '.*mine\.json'"):
+            load_datalist(tmp_path / "mine.json")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ('{"training": [', r"dataset\.json' is no valid JSON: .*line 1"),
+            ([1], "holds a list; expected an object"),
+            ({"test": ["x"]}, "has no section 'training'.*Sections with entries: test"),
+            ({"training": []}, "has an empty section 'training'.*Sections with entries: none"),
+            ({"training": {"image": "x"}}, "has no list as section 'training'"),
+            ({"training": [7]}, "entry 0 of section 'training' of '.*' is 7; expected"),
+            ({"training": [{"label": "x"}]}, "has image None; expected a path or a list of paths"),
+            ({"training": [{"image": [], "label": "x"}]}, r"has image \[\]; expected a path"),
+            ({"training": [{"image": [3], "label": "x"}]}, r"has image \[3\]; expected a path"),
+            ({"training": [{"image": "x"}]}, "has label None; expected a path"),
+        ],
+    )
+    def test_malformed_datalist_raises(self, tmp_path: Path, content: Any, message: str) -> None:
+        write(tmp_path, content)
+        with pytest.raises(ValueError, match=message):
+            load_datalist(tmp_path)
+
+    @pytest.mark.parametrize(("kind", "folder"), [("image", "imagesTr"), ("label", "labelsTr")])
+    def test_entry_whose_file_is_absent_raises_and_is_named(
+        self, dataset: Path, kind: str, folder: str
+    ) -> None:
+        (dataset / folder / "heart_2.nii.gz").unlink()
+        message = (
+            rf"1 of the files .* entry 2 \(case 'heart_2'\) names the {kind} '.*{folder}/heart_2\.nii\.gz'"
+        )
+        with pytest.raises(FileNotFoundError, match=message):
+            load_datalist(dataset)
+
+    def test_absent_channel_raises(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a_0.nii.gz")
+        write(tmp_path, {"training": [{"image": ["a_0.nii.gz", "a_1.nii.gz"]}]})
+        with pytest.raises(FileNotFoundError, match=r"names the image '.*a_1\.nii\.gz'"):
+            load_datalist(tmp_path, labelled=False)
+
+    def test_duplicate_case_raises_and_names_both_files(self, tmp_path: Path) -> None:
+        touch(tmp_path, "x/a.nii.gz", "y/a.nii.gz")
+        write(tmp_path, {"training": ["x/a.nii.gz", "y/a.nii.gz"]})
+        with pytest.raises(ValueError, match=r"Case 'a' is twice .*x/a\.nii\.gz and .*y/a\.nii\.gz"):
+            load_datalist(tmp_path, labelled=False)
+
+
+class TestFoldsOfADataSet:
+    def test_training_and_validation_items_part_the_data_set(self, dataset: Path) -> None:
+        training, validation = training_items(dataset, 0, 2, 5), validation_items(dataset, 0, 2, 5)
+        assert len(training) == len(validation) == 2
+        assert sorted(item["case"] for item in training + validation) == [f"heart_{n}" for n in (1, 2, 3, 4)]
+        assert validation == training_items(dataset, 1, 2, 5)
+
+    def test_fold_out_of_range_raises(self, dataset: Path) -> None:
+        with pytest.raises(ValueError, match="fold 2 does not exist; with num_folds 2 expected 0 to 1"):
+            validation_items(dataset, 2, 2)
+
+    @pytest.mark.skipif(not HIPPOCAMPUS.is_dir(), reason="needs ../shared/data/Task04_Hippocampus")
+    def test_real_decathlon_task_is_read(self) -> None:
+        parts = [validation_items(HIPPOCAMPUS, fold, 3) for fold in range(3)]
+        assert sorted(map(len, parts)) == [66, 67, 67]
+        assert len({item["case"] for part in parts for item in part}) == 200
+
+
+class TestInferenceItems:
+    @pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii"])
+    def test_one_file(self, tmp_path: Path, name: str) -> None:
+        touch(tmp_path, name)
+        assert inference_items(tmp_path / name) == [{"image": str(tmp_path / name), "case": "scan"}]
+
+    def test_folder_is_read_in_order_without_hidden_files_subfolders_and_others(self, tmp_path: Path) -> None:
+        touch(tmp_path, "b.nii.gz", "a.nii", "._b.nii.gz", "notes.txt", "sub/c.nii.gz")
+        assert [item["case"] for item in inference_items(tmp_path)] == ["a", "b"]
+
+    def test_datalist_with_bare_paths(self, dataset: Path) -> None:
+        assert [item["case"] for item in inference_items(dataset / "dataset.json")] == ["heart_8", "heart_9"]
+        assert len(inference_items(dataset / "dataset.json", "training")) == 4
+
+    def test_nothing_there_raises(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            FileNotFoundError, match=r"nothing at '.*/none'; expected a NIfTI file \(\.nii\.gz, \.nii\)"
+        ):
+            inference_items(tmp_path / "none")
+
+    def test_folder_without_nifti_raises(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.dcm", "._x.nii.gz")
+        with pytest.raises(
+            FileNotFoundError, match=r"holds no NIfTI file .* among its 1 files. Subfolders are not"
+        ):
+            inference_items(tmp_path)
+
+    def test_data_sets_root_raises_and_points_at_its_datalist(self, dataset: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"Give its dataset\.json"):
+            inference_items(dataset)
+
+    def test_unsupported_type_raises(self, tmp_path: Path) -> None:
+        touch(tmp_path, "scan.dcm")
+        with pytest.raises(ValueError, match=r"scan\.dcm' is no input that can be read: expected a NIfTI"):
+            inference_items(tmp_path / "scan.dcm")
+
+    def test_two_files_that_would_share_an_output_raise(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.nii", "a.nii.gz")
+        with pytest.raises(ValueError, match="Case 'a' is twice in folder"):
+            inference_items(tmp_path)

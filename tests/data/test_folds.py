@@ -1,0 +1,110 @@
+"""Cross-validation folds: disjoint, complete, and the same whatever order the cases are listed in."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from scripts.data.folds import Item, fold_split, split_folds
+
+
+def items(count: int, **extra: object) -> list[Item]:
+    return [
+        {"image": f"/i/{n}.nii.gz", "label": f"/l/{n}.nii.gz", "case": f"c{n:03d}", **extra}
+        for n in range(count)
+    ]
+
+
+def names(part: list[Item]) -> list[str]:
+    return [item["case"] for item in part]
+
+
+@pytest.mark.parametrize(("count", "num_folds"), [(7, 3), (6, 2), (3, 3), (200, 5)])
+def test_folds_are_disjoint_complete_and_even(count: int, num_folds: int) -> None:
+    folds = split_folds(items(count), num_folds, seed=1)
+    assert sorted(name for part in folds for name in names(part)) == names(items(count))
+    sizes = [len(part) for part in folds]
+    assert len(sizes) == num_folds
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_training_and_validation_share_nothing_and_leave_nothing_out() -> None:
+    cases = items(10)
+    held_out = []
+    for fold in range(3):
+        training, validation = fold_split(cases, fold, 3, seed=0)
+        assert not set(names(training)) & set(names(validation))
+        assert sorted(names(training) + names(validation)) == names(cases)
+        held_out += names(validation)
+    assert sorted(held_out) == names(cases)
+
+
+def test_listing_order_does_not_matter() -> None:
+    shuffled = items(20)
+    random.Random(0).shuffle(shuffled)
+    assert split_folds(shuffled, 3, seed=4) == split_folds(items(20), 3, seed=4)
+    assert fold_split(shuffled, 1, 3, seed=4) == fold_split(items(20), 1, 3, seed=4)
+
+
+def test_the_split_of_a_seed_is_fixed_for_good() -> None:
+    assert [names(part) for part in split_folds(items(6), 3, seed=0)] == [
+        ["c000", "c005"],
+        ["c001", "c002"],
+        ["c003", "c004"],
+    ]
+
+
+def test_another_seed_gives_another_split() -> None:
+    assert split_folds(items(20), 3, seed=0) != split_folds(items(20), 3, seed=1)
+
+
+def test_cases_of_one_patient_stay_together() -> None:
+    cases = [{"image": "", "case": f"c{n}", "patient": f"p{n // 2}"} for n in range(12)]
+    for part in split_folds(cases, 3, seed=0):
+        patients = [item["patient"] for item in part]
+        assert all(patients.count(patient) == 2 for patient in patients)
+
+
+def test_fold_keys_win_over_the_seed() -> None:
+    cases = [{**item, "fold": n % 2} for n, item in enumerate(items(5))]
+    for seed in (0, 1):
+        assert names(fold_split(cases, 1, 2, seed)[1]) == ["c001", "c003"]
+        assert names(fold_split(cases, 1, 2, seed)[0]) == ["c000", "c002", "c004"]
+
+
+@pytest.mark.parametrize("fold", [-1, 3])
+def test_fold_out_of_range_raises(fold: int) -> None:
+    with pytest.raises(ValueError, match=f"fold {fold} does not exist; with num_folds 3 expected 0 to 2"):
+        fold_split(items(6), fold, 3)
+
+
+def test_single_fold_raises() -> None:
+    with pytest.raises(ValueError, match="num_folds is 1; expected 2 or more"):
+        split_folds(items(6), 1)
+
+
+def test_more_folds_than_patients_raises() -> None:
+    with pytest.raises(ValueError, match="2 patients cannot be dealt to 3 folds"):
+        split_folds(items(2), 3)
+
+
+@pytest.mark.parametrize("wrong", [None, 2, -1, "1", True])
+def test_fold_key_that_is_missing_or_out_of_range_raises(wrong: object) -> None:
+    cases = items(4, fold=0)
+    cases[1]["fold"] = 1
+    cases[3]["fold"] = wrong
+    with pytest.raises(ValueError, match=r"Case 'c003' has fold .*; expected a number from 0 to 1"):
+        split_folds(cases, 2)
+
+
+def test_fold_keys_that_part_a_patient_raise() -> None:
+    cases = [*items(2, patient="anna", fold=0), {"image": "", "case": "x", "fold": 1}]
+    cases[1]["fold"] = 1
+    with pytest.raises(ValueError, match="Patient 'anna' is in folds 0 and 1"):
+        split_folds(cases, 2)
+
+
+def test_fold_keys_that_leave_a_fold_empty_raise() -> None:
+    with pytest.raises(ValueError, match="leave fold 1 of 2 empty"):
+        split_folds(items(4, fold=0), 2)
