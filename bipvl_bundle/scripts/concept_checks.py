@@ -1,0 +1,113 @@
+"""What the file of a concept table may hold, and what is said of one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REQUIRED_KEYS = ("modality", "concepts", "classes")
+KNOWN_KEYS = ("modality", "reviewed", "concepts", "classes")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A SafeLoader for which a key given twice is an error: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"No concept table at '{path}'; expected a YAML file of concept sentences.")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path.name} is not readable as YAML; quote a sentence that holds ': ' or ' #'.\n{error}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path.name}: expected a mapping with the keys {', '.join(KNOWN_KEYS)}, "
+            f"found {type(content).__name__}."
+        )
+    return content
+
+
+def check_entry(entry: object, concepts: Sequence[str], position: int, source: str) -> None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise ValueError(
+            f"{source}: class number {position} needs a text 'name' and its concepts, found {entry!r}."
+        )
+    where = f"{source}: class '{entry['name']}'"
+    if set(entry) == {"name"}:
+        raise ValueError(f"{where} has no concepts, expected {', '.join(concepts)}.")
+    keys = ("name", *concepts)
+    check_keys(entry, required=keys, known=keys, where=where)
+
+
+def check_keys(content: dict[str, Any], *, required: Sequence[str], known: Sequence[str], where: str) -> None:
+    for key in content:
+        if key not in known:
+            raise ValueError(f"{where} has an unknown key '{key}'{hint(key, known)}.")
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(repr(key) for key in missing)}.")
+
+
+def check_names(names: Sequence[object], kind: str, source: str) -> None:
+    if not names:
+        raise ValueError(f"{source} names no {kind}, expected at least one.")
+    seen: dict[str, object] = {}
+    for name in names:
+        check_text(name, f"{source}: {kind} name")
+        key = normalised(str(name))
+        if key in seen:
+            raise ValueError(f"{source}: duplicate {kind} '{name}' (also '{seen[key]}'); keep one of them.")
+        seen[key] = name
+
+
+def check_text(value: object, where: str) -> None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{where} is empty; write a text there.")
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be text, found {value!r}; quote it if it is meant to be text.")
+
+
+def as_list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} must be a list, found {type(value).__name__}.")
+    return value
+
+
+def find_name(name: str, names: Sequence[str], kind: str, source: str) -> str:
+    for candidate in names:
+        if normalised(candidate) == normalised(str(name)):
+            return candidate
+    raise ValueError(f"{source} has no {kind} '{name}'{hint(name, names)}.")
+
+
+def hint(name: object, known: Iterable[str]) -> str:
+    close = get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def tidy(value: Any) -> Any:
+    """Collapse whitespace in text and leave anything else for the table's own check to refuse."""
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def normalised(text: str) -> str:
+    return " ".join(text.split()).casefold()
