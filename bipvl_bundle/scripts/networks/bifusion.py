@@ -1,0 +1,104 @@
+"""BiFusion: text and image attend to each other, both ways, at one stage of the two encoders."""
+
+from __future__ import annotations
+
+from monai.networks.blocks import MLPBlock
+from torch import Tensor, nn
+
+from scripts.networks.attention import Attention
+
+
+class BiFusion(nn.Module):
+    """One block of bidirectional fusion.
+
+    Eq. 2, with T_n the text tokens and V_n the vision tokens of stage n::
+
+        T'_n = SA(LN(T_n))                    V'_n = SA(LN(V_n))
+        T^_n = T'_n + MLP_T(CA(T'_n, V'_n))   V^_n = V'_n + MLP_V(CA(V'_n, T^_n))
+
+    SA self-attention, CA(queries, keys and values) cross-attention, LN LayerNorm. T_n is projected to the
+    channels of V_n for the block and back to its own width after it.
+
+    Deviations:
+        - A residual around both self-attentions, without which the block could not pass its input on.
+        - LayerNorm also before the cross-attentions (pre-norm throughout), and the text path has a
+          residual at its own width around the two projections.
+        - The last layer of every path into V and back into T starts at zero: at initialisation the block
+          hands on both inputs unchanged, so that pretrained weights of either encoder stay useful.
+
+    Args:
+        vision_channels: C_n.
+        text_channels: D.
+        num_heads: heads of all four attentions; must divide C_n.
+        mlp_ratio: hidden width of the MLPs, in multiples of C_n.
+        dropout: on attention weights and in the MLPs, in training.
+        vision_self_attention: False leaves out SA on V_n, the block's only cost that is quadratic in
+            the number of vision tokens.
+
+    Source:
+        BiPVL-Seg, section 3.2, eq. 2.
+    """
+
+    def __init__(
+        self,
+        vision_channels: int,
+        text_channels: int,
+        *,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        vision_self_attention: bool = True,
+    ) -> None:
+        super().__init__()
+        channels = vision_channels
+        self.text_in = nn.Linear(text_channels, channels)
+        self.text_norm = nn.LayerNorm(channels)
+        self.text_self_attention = Attention(channels, num_heads, dropout)
+        self.text_cross_norm = nn.LayerNorm(channels)
+        self.text_cross_attention = Attention(channels, num_heads, dropout)
+        self.text_mlp = MLPBlock(channels, int(mlp_ratio * channels), dropout)
+        self.text_fused_norm = nn.LayerNorm(channels)
+        self.text_out = _starts_at_zero(nn.Linear(channels, text_channels))
+
+        if vision_self_attention:
+            self.vision_norm = nn.LayerNorm(channels)
+            self.vision_self_attention = Attention(channels, num_heads, dropout)
+            _starts_at_zero(self.vision_self_attention.output)
+        else:
+            self.vision_self_attention = None
+        self.vision_cross_norm = nn.LayerNorm(channels)
+        self.vision_cross_attention = Attention(channels, num_heads, dropout)
+        self.vision_mlp = MLPBlock(channels, int(mlp_ratio * channels), dropout)
+        _starts_at_zero(self.vision_mlp.linear2)
+
+    def forward(self, text: Tensor, vision: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse the tokens of one stage.
+
+        Args:
+            text: T_n, B x M x D with M = N * K
+            vision: V_n, B x S x C_n with S = h * w * d
+
+        Returns:
+            the fused T^_n (B x M x D) and V^_n (B x S x C_n)
+        """
+        t = self.text_in(text)
+        normed = self.text_norm(t)
+        t = t + self.text_self_attention(normed, normed)
+
+        v = vision
+        if self.vision_self_attention is not None:
+            normed = self.vision_norm(v)
+            v = v + self.vision_self_attention(normed, normed)
+
+        v_normed = self.vision_cross_norm(v)
+        t = t + self.text_mlp(self.text_cross_attention(self.text_cross_norm(t), v_normed))
+        t_fused = self.text_fused_norm(t)
+        v = v + self.vision_mlp(self.vision_cross_attention(v_normed, t_fused))
+        return text + self.text_out(t_fused), v
+
+
+def _starts_at_zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,31 @@
+"""What the network hands the losses in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class BiPVLOutput:
+    """Everything the losses of BiPVL-Seg read, for one training batch.
+
+    B batch, C output channels, N foreground classes, K concepts a class, P width of the shared space.
+    C is N + 1 with the background first where classes exclude each other, and N where regions overlap;
+    the class axis of the embeddings never holds the background.
+
+    Attributes:
+        logits: the decoder's predictions P before softmax or sigmoid.  # B x C x H x W x D
+        class_map: MLP(V_4) of eq. 3, logits on the grid of the last stage.  # B x C x h x w x d
+        vision_embeddings: V' of eq. 4, L2-normalised.  # B x N x P
+        concept_embeddings: t'_k of eq. 4, L2-normalised.  # B x N x K x P
+        same_sentence: True where classes i and j have the same sentence for concept k (always on i = j);
+            such pairs are no negatives of each other.  # N x N x K, bool
+    """
+
+    logits: Tensor
+    class_map: Tensor
+    vision_embeddings: Tensor
+    concept_embeddings: Tensor
+    same_sentence: Tensor
