@@ -1,0 +1,16 @@
+"""Losses are computed in float32, whatever precision the network runs in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in float32 (float64 stays), as a plain tensor where it carried MONAI's metadata."""
+    return tensor.as_subclass(Tensor).to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def no_autocast(tensor: Tensor) -> torch.autocast:
+    """A context in which autocast is off for the tensor's device."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -1,0 +1,61 @@
+"""What the losses ask of the reference segmentation: that it fits the logits, and which classes it shows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_target(logits: Tensor, target: Tensor, exclusive: bool = True) -> None:
+    """Raise unless the target fits the logits.
+
+    Args:
+        logits: B x C x H x W x D.
+        target: labels 0..C-1, background 0, where classes exclude each other (B x 1 x H x W x D); one
+            binary mask per class where regions overlap (B x C x H x W x D).
+        exclusive: which of the two.
+
+    Raises:
+        ValueError: another shape, fewer than two channels for exclusive classes, or a value that is not one
+            of the labels; the message names shapes or values.
+    """
+    batch, channels = logits.shape[:2]
+    if exclusive and channels < 2:
+        raise ValueError(
+            "Exclusive classes need at least 2 output channels, background first; the logits have "
+            f"{channels}. Add the background, or set `exclusive` to false for one binary mask per class."
+        )
+    expected = (batch, 1 if exclusive else channels, *logits.shape[2:])
+    if tuple(target.shape) != expected:
+        kind = "one label map of exclusive classes" if exclusive else "one binary mask per class"
+        raise ValueError(
+            f"The target must be {kind} of shape {expected} for logits of shape {tuple(logits.shape)}, but "
+            f"is {tuple(target.shape)}. Crop image and label alike, and check `exclusive` ({exclusive})."
+        )
+    target = target.as_subclass(Tensor)
+    highest = channels - 1 if exclusive else 1
+    wrong = (target < 0) | (target > highest)
+    if target.is_floating_point():
+        wrong |= target != target.round()  # True for NaN as well
+    if wrong.any():
+        values = torch.unique(target[wrong])[:8].tolist()
+        known = f"integers from 0 to {highest} for {channels} output channels" if exclusive else "0 or 1"
+        raise ValueError(
+            f"The target holds the values {values}; it must hold {known}. Map the labels in the data set's "
+            "transforms, resample them with nearest neighbours, or correct the number of classes."
+        )
+
+
+def present_classes(target: Tensor, channels: int, exclusive: bool = True) -> Tensor:
+    """Which foreground classes occur in each sample, as a mask B x N.
+
+    Args:
+        target: as ``check_target`` accepts it.
+        channels: C; N is C - 1 for exclusive classes, else C.
+        exclusive: whether classes exclude each other.
+    """
+    target = target.as_subclass(Tensor)
+    if not exclusive:
+        return target.flatten(2).ne(0).any(dim=-1)
+    seen = torch.zeros(target.shape[0], channels, dtype=torch.bool, device=target.device)
+    return seen.scatter_(1, target.flatten(1).long(), True)[:, 1:]
