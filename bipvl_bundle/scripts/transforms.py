@@ -1,0 +1,214 @@
+"""What MONAI lacks: a `Spacingd` that leaves foreign entries alone, and the check of a loaded case."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Spacingd
+
+__all__ = ["CheckCased", "SafeSpacingd"]
+
+SPATIAL_DIMS = 3
+
+
+class SafeSpacingd(Spacingd):
+    """MONAI's `Spacingd` for cases with entries such as `image_path` or `label_text`.
+
+    Since monai 1.6.0 `Spacingd` takes every entry named ``<key>_*`` for a dictionary of metadata and updates
+    it; an entry of another type stops it. Such entries are kept out of its sight and put back. Arguments,
+    result and inverse are those of `Spacingd`.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        hidden = {name: entry for name, entry in data.items() if self._is_foreign(name, entry)}
+        shown = {name: entry for name, entry in data.items() if name not in hidden}
+        return {**super().__call__(shown, lazy=lazy), **hidden}
+
+    def _is_foreign(self, name: Hashable, entry: Any) -> bool:
+        if name in self.keys or isinstance(entry, dict):
+            return False
+        return not isinstance(name, str) or name.startswith(tuple(f"{key}_" for key in self.keys))
+
+
+class CheckCased(MapTransform):
+    """Stop at a case that the pipeline would mistake, with its file and what to do about it; change nothing.
+
+    Place it right after loading, channel first, before anything resamples, crops or scales: it looks at the
+    file's own content. Where a case has no label (inference) only its images are checked.
+
+    Args:
+        keys: the images, each C x H x W x D, and the label, which is compared with the first image.
+        label_key: which entry is the label map, 1 x H x W x D, or for overlapping regions also one channel of
+            zeros and ones for each region. It is checked where a case has it.
+        num_channels: channels that each image must have.
+        class_names: names of the foreground classes in label order.
+        exclusive: whether labels are the numbers of the classes, 0 being the background. If not,
+            `class_names` are the regions, and tell nothing of a label map of one channel.
+        num_classes: the labels of one channel are the integers from 0 to `num_classes` - 1. None: counted
+            from `class_names` where `exclusive`, else not checked.
+        affine_tolerance: in millimetres, how far a corner of the volume may move between the image's affine
+            and the label's.
+        allow_missing_keys: whether a case may lack an image.
+
+    Raises:
+        ValueError: at construction, `num_classes` and exclusive `class_names` disagree; at a call, the case
+            has another number of spatial dimensions or channels, no voxels, a single slice or one value
+            throughout, NaN or infinite voxels, a label of another shape or affine, or label values that are
+            no integers or outside the table.
+        KeyError: a case lacks an image.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        label_key: str = "label",
+        *,
+        num_channels: int = 1,
+        class_names: Sequence[str] = (),
+        exclusive: bool = True,
+        num_classes: int | None = None,
+        affine_tolerance: float = 0.1,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        counted = len(class_names) + 1 if class_names and exclusive else None
+        if counted is not None and num_classes not in (None, counted):
+            raise ValueError(
+                f"CheckCased: expected num_classes to count the background and the {len(class_names)} "
+                f"class_names, which makes {counted}, found {num_classes}; correct one of the two"
+            )
+        self.label_key = label_key
+        self.num_channels = num_channels
+        self.class_names = tuple(class_names)
+        self.exclusive = exclusive
+        self.num_classes = counted if num_classes is None else num_classes
+        self.affine_tolerance = affine_tolerance
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        case = dict(data)
+        images = self._images(case)
+        for key, image in images.items():
+            name = f"image {_file(image, key)}"
+            _check_grid(image, name, (self.num_channels,), "set num_channels to match")
+            _check_finite(image, name)
+            _check_content(image, name)
+        if self.label_key in case:
+            label = case[self.label_key]
+            name = f"label {_file(label, self.label_key)}"
+            regions = () if self.exclusive else (len(self.class_names),)
+            _check_grid(label, name, (1, *regions), "give it one channel with the number of the class")
+            for key, image in list(images.items())[:1]:
+                self._check_alignment(image, label, f"image {_file(image, key)} and {name}")
+            _check_finite(label, name)
+            self._check_values(label, name)
+        return case
+
+    def _images(self, case: Mapping[Hashable, Any]) -> dict[Hashable, torch.Tensor]:
+        keys = [key for key in self.keys if key != self.label_key]
+        missing = [key for key in keys if key not in case]
+        if missing and not self.allow_missing_keys:
+            raise KeyError(
+                f"CheckCased: expected the images {keys}, found not {missing}; correct the datalist"
+            )
+        return {key: case[key] for key in keys if key in case}
+
+    def _check_alignment(self, image: torch.Tensor, label: torch.Tensor, names: str) -> None:
+        shapes = image.shape[1:], label.shape[1:]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{names}: expected one shape, found {_by(shapes[0])} and {_by(shapes[1])}; check that they "
+                "belong together, or resample the label to the image's grid"
+            )
+        if not isinstance(image, MetaTensor) or not isinstance(label, MetaTensor):
+            return
+        distance = _corner_distance(image.affine, label.affine, shapes[0])
+        if not distance <= self.affine_tolerance:  # so that NaN is caught too
+            raise ValueError(
+                f"{names}: expected one affine, found {_rows(image.affine)} and {_rows(label.affine)}, which "
+                f"put a corner {distance:.3g} mm apart (affine_tolerance {self.affine_tolerance:g} mm); "
+                "correct the header that is wrong, or resample the label to the image's grid"
+            )
+
+    def _check_values(self, label: torch.Tensor, name: str) -> None:
+        if label.is_floating_point() and (label != label.round()).any():
+            raise ValueError(
+                f"{name}: expected integers, found {_some(label[label != label.round()])}; a label map must "
+                "be resampled with nearest neighbours and saved unscaled"
+            )
+        count = self.num_classes if len(label) == 1 else 2
+        if count is None or (label.min() >= 0 and label.max() < count):
+            return
+        names = ("background", *self.class_names) if self.exclusive else ()
+        table = f" ({', '.join(f'{value} {text}' for value, text in enumerate(names))})" if names[1:] else ""
+        raise ValueError(
+            f"{name}: expected values from 0 to {count - 1}{table}, found also "
+            f"{_some(label[(label < 0) | (label >= count)])}; correct the label, or add the class to the "
+            "table of concepts"
+        )
+
+
+def _check_grid(volume: torch.Tensor, name: str, channels: Sequence[int], advice: str) -> None:
+    found, *shape = volume.shape
+    if len(shape) != SPATIAL_DIMS or min(shape) == 1:
+        raise ValueError(
+            f"{name}: expected {SPATIAL_DIMS} spatial dimensions of more than one voxel each, found "
+            f"{len(shape)} (shape {_by(shape)}); a file holds one volume, neither a slice nor a series"
+        )
+    if volume.numel() == 0:
+        raise ValueError(f"{name}: expected voxels, found none (shape {_by(shape)}); export the file again")
+    if found not in channels:
+        raise ValueError(
+            f"{name}: expected {' or '.join(map(str, channels))} channel(s), found {found} (shape "
+            f"{_by(shape)}; the last axis of a 4D file counts as channels); extract the volume to use, or "
+            f"{advice}"
+        )
+
+
+def _check_finite(volume: torch.Tensor, name: str) -> None:
+    if not volume.is_floating_point() or volume.isfinite().all():
+        return
+    nan, infinite = int(volume.isnan().sum()), int(volume.isinf().sum())
+    raise ValueError(
+        f"{name}: expected finite voxels, found {nan} NaN and {infinite} infinite of {volume.numel()}; "
+        "replace them, for example by the value of air, or export the file again"
+    )
+
+
+def _check_content(image: torch.Tensor, name: str) -> None:
+    low, high = image.min(), image.max()
+    if low == high:
+        raise ValueError(
+            f"{name}: expected a volume with content, found {low.item():g} in every voxel; export the file "
+            "again, or take the case out of the datalist"
+        )
+
+
+def _corner_distance(affine: torch.Tensor, other: torch.Tensor, shape: Sequence[int]) -> float:
+    """The largest distance in mm between the places where the two affines put a corner of the volume."""
+    corners = torch.tensor(list(product(*((0, n - 1) for n in shape), (1,))), dtype=torch.float64)  # 8 x 4
+    moved = corners @ (affine - other).to(corners).T
+    return float(moved[:, :SPATIAL_DIMS].norm(dim=1).max())
+
+
+def _file(volume: Any, key: Hashable) -> str:
+    path = volume.meta.get("filename_or_obj") if isinstance(volume, MetaTensor) else None
+    return f"{path}" if path else f"'{key}'"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _rows(affine: torch.Tensor) -> list[list[float]]:
+    return [[round(value, 4) for value in row] for row in affine[:SPATIAL_DIMS].tolist()]
+
+
+def _some(values: torch.Tensor, limit: int = 10) -> str:
+    distinct = torch.as_tensor(values).unique().tolist()
+    shown = ", ".join(f"{value:g}" for value in distinct[:limit])
+    return shown if len(distinct) <= limit else f"{shown} and {len(distinct) - limit} more"
