@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from scripts import config_check
+from scripts.config_check import check, check_config, check_run, config_sets
+
+BUNDLE = Path(config_check.__file__).parents[1]
+
+TRAIN = """
+imports: ["$import sys"]
+bundle_root: .
+max_epochs: 5
+roi_size: [64, 64, 64]
+window: {low: -175, high: 250}
+network_def: {_target_: torch.nn.Linear, in_features: 1, out_features: 2}
+optimizer: {_target_: torch.optim.SGD, params: "$@network_def.parameters()", lr: 0.1}
+handlers:
+  - {_target_: StatsHandler, iteration_log: false}
+train:
+  dataset: {_target_: Dataset, data: []}
+  trainer: {max_epochs: "@max_epochs"}
+labels: {}
+initialize:
+  - "$sys.path.insert(0, str(@bundle_root))"
+  - {_target_: scripts.config_check.check_run, entry: train.yaml}
+training: ["$print('trained for', @train#trainer#max_epochs, 'epochs')"]
+run: "%training"
+"""
+INFERENCE = """
+bundle_root: .
+sw_overlap: 0.25
+roi_size: "@sw_overlap"
+"""
+
+Write = Callable[[str, str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file into `configs` of a bundle that has train.yaml and inference.yaml; its path."""
+    folder = tmp_path / "bundle" / "configs"
+    folder.mkdir(parents=True)
+
+    def to_configs(name: str, text: str) -> str:
+        (folder / name).write_text(textwrap.dedent(text))
+        return str(folder / name)
+
+    to_configs("train.yaml", TRAIN)
+    to_configs("inference.yaml", INFERENCE)
+    return to_configs
+
+
+@pytest.fixture
+def base(write: Write) -> str:
+    return write("train.yaml", TRAIN)
+
+
+def only(problems: list[str]) -> str:
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+class TestKeys:
+    def test_sound_base_has_no_problem(self, base: str) -> None:
+        assert check_config(base) == []
+
+    @pytest.mark.parametrize(
+        "overlay",
+        [
+            "max_epochs: 7",
+            "train#trainer#max_epochs: 7",
+            "train::trainer::max_epochs: 7",
+            "sw_overlap: 0.5",  # known to inference.yaml
+            "+handlers: [{_target_: StatsHandler}]",
+            "+window: {unit: HU}",
+            "handlers#0#name: a",  # an argument that the base leaves at its default
+            "roi_size#1: 32",
+            "window: {low: 0, high: 1}",
+            "labels: {liver: 1}",  # an empty mapping is open
+            "network_def: {_target_: torch.nn.Conv3d, in_channels: 1, out_channels: 1, kernel_size: 1}",
+            "extra: 3\nroi_size: ['@extra', 1, 1]",  # read by something
+            "extra: 3\nroi_size: '%extra'",
+            "more_imports: [$import json]",
+        ],
+    )
+    def test_known_free_and_used_keys_pass(self, base: str, write: Write, overlay: str) -> None:
+        assert check_config([base, write("overlay.yaml", overlay)]) == []
+
+    @pytest.mark.parametrize(
+        ("overlay", "key", "near"),
+        [
+            ("max_epocs: 7", "max_epocs", "max_epochs"),
+            ("sw_overlaps: 7", "sw_overlaps", "sw_overlap"),
+            ("train#trainer#max_epoch: 7", "train#trainer#max_epoch", "train#trainer#max_epochs"),
+            ("train::trainer::max_epoch: 7", "train#trainer#max_epoch", "train#trainer#max_epochs"),
+            ("window: {low: 0, hgh: 1}", "window#hgh", "window#high"),
+            ("window#lo: 0", "window#lo", "window#low"),
+        ],
+    )
+    def test_unknown_key_names_file_key_and_nearest(
+        self, base: str, write: Write, overlay: str, key: str, near: str
+    ) -> None:
+        path = write("overlay.yaml", overlay)
+        problem = only(check_config([base, path]))
+        assert problem.startswith(f"{path}: unknown key '{key}'")
+        assert problem.endswith(f"the nearest known key is '{near}'")
+
+    def test_unknown_option_is_of_the_command_line(self, base: str) -> None:
+        options: dict[str, Any] = {"train#trainer#max_epoch": 3}
+        problem = only(check_config(base, **options))
+        assert problem.startswith("the command line: unknown key 'train#trainer#max_epoch'")
+
+    def test_a_path_that_monai_cannot_set_is_told(self, base: str, write: Write) -> None:
+        path = write("overlay.yaml", "trian#trainer#max_epochs: 3")
+        problem = only(check_config([base, path]))
+        assert "'trian#trainer#max_epochs' has no place in the base" in problem
+        assert problem.endswith("'train#trainer#max_epochs'")
+
+    def test_losing_the_target_is_told(self, base: str, write: Write) -> None:
+        path = write("overlay.yaml", "optimizer: {lr: 0.2}")
+        problem = only(check_config([base, path]))
+        assert "'optimizer' replaces a component" in problem
+        assert problem.endswith("write 'optimizer#lr'")
+
+    def test_keys_of_an_earlier_overlay_are_known(self, base: str, write: Write) -> None:
+        first = write("a.yaml", "extra: 3\nroi_size: ['@extra', 1, 1]")
+        assert check_config([base, first, write("b.yaml", "extra: 4")]) == []
+
+    def test_no_sibling_for_other_names(self, write: Write) -> None:
+        other = write("mine.yaml", "max_epochs: 1")
+        assert "'sw_overlap'" in only(check_config(other, sw_overlap=1))
+
+    def test_missing_file_raises(self, base: str) -> None:
+        with pytest.raises(FileNotFoundError, match=r"cannot find the config file .*absent\.yaml"):
+            check_config([base, base.replace("train", "absent")])
+
+
+class TestLint:
+    @pytest.mark.parametrize(
+        ("overlay", "message"),
+        [
+            ("optimizer#learn_rate: 1", "torch.optim.SGD takes no argument 'learn_rate'; the nearest is "),
+            ("optimizer: {_target_: torch.optim.SGD, lr: 1}", "missing a required argument: 'params'"),
+            ("optimizer#_target_: torch.optim.Sgd", "there is no torch.optim.Sgd"),
+            ("optimizer#_target_: absent_package.Sgd", "there is no absent_package.Sgd"),
+            (
+                "optimizer#params: '@network_dfe'",
+                "no 'network_dfe' to refer to by @; the nearest is 'network_def'",
+            ),
+            ("max_epochs: '$@train#trainer#epochs + 1'", "there is no 'train#trainer#epochs'"),
+            ("max_epochs: '%absent#key'", "a macro (%) or a relative id cannot be resolved"),
+        ],
+    )
+    def test_problem_is_told_with_its_file(self, base: str, write: Write, overlay: str, message: str) -> None:
+        path = write("overlay.yaml", overlay)
+        problem = only(check_config([base, path]))
+        assert message in problem
+        assert message.startswith("a macro") or problem.startswith(f"{path}: ")
+
+    def test_problem_of_the_base_is_told_with_the_base(self, write: Write) -> None:
+        mine = write("mine.yaml", "a: '@b'")
+        assert only(check_config([mine, write("b.yaml", "+c: 1")])).startswith(f"{mine}: a: there is no 'b'")
+
+    def test_import_error_is_told(
+        self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "broken_module.py").write_text("raise OSError('no library')")
+        monkeypatch.syspath_prepend(tmp_path)
+        problem = only(check_config(write("mine.yaml", "a: {_target_: broken_module.A}")))
+        assert "importing broken_module.A fails: " in problem
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            "a: {_target_: torch.optim.SGD, _mode_: callable, lr: 1}",  # to be completed later
+            "a: {_target_: absent.Thing, _disabled_: true}",
+            "a: {_target_: torch.device, type: cpu}",  # tells no signature
+            "a: {_target_: '$@b', x: 1}\nb: 2",
+            "a: {b: '@##c', d: '@#b'}\nc: 1",
+        ],
+    )
+    def test_what_cannot_be_judged_passes(self, write: Write, config: str) -> None:
+        assert check_config(write("mine.yaml", config)) == []
+
+    def test_metadata_can_be_referred_to(self, write: Write) -> None:
+        mine = write("mine.yaml", "version: '@_meta_#version'")
+        assert "'_meta_#version'" in only(check_config(mine))
+        write("metadata.json", '{"version": "1"}')
+        assert check_config(mine) == []
+        assert check_config(mine, meta_file=write("other.json", '{"version": "1"}')) == []
+
+
+class TestCheck:
+    def test_prints_and_leaves_with_1(self, base: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as left:
+            check(base, max_epocs=3)
+        assert left.value.code == 1
+        assert "unknown key 'max_epocs'" in capsys.readouterr().out
+
+    def test_ends_quietly_if_all_is_well(self, base: str, capsys: pytest.CaptureFixture[str]) -> None:
+        check(base)
+        assert capsys.readouterr().out == f"{base}: no problem(s)\n"
+
+
+class TestCheckRun:
+    def run(self, config_file: str | list[str], **options: Any) -> None:
+        monai.bundle.run("training", config_file=config_file, logging_file=False, **options)  # type: ignore[arg-type]
+
+    def test_sound_run_goes_on(self, base: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+        overlay = write(
+            "overlay.yaml", "extra: 9\nmax_epochs: '@extra'\nsw_overlap: 0.5\nmine: [$import json]"
+        )
+        self.run([base, overlay])
+        assert "trained for 9 epochs" in capsys.readouterr().out
+
+    def test_the_run_id_may_be_new(self, base: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+        overlay = write("overlay.yaml", "evaluating: ['$print(\"evaluated\")']")
+        monai.bundle.run("evaluating", config_file=[base, overlay], logging_file=False)  # type: ignore[arg-type]
+        assert "evaluated" in capsys.readouterr().out
+
+    def test_tracking_settings_pass(self, base: str) -> None:
+        self.run(base, experiment_name="mine", run_name="first")
+
+    @pytest.mark.parametrize(
+        ("key", "near"),
+        [("max_epocs", "max_epochs"), ("train#trainer#max_epoch", "train#trainer#max_epochs")],
+    )
+    @pytest.mark.parametrize("way", ["overlay", "option", "args_file", "workflow"])
+    def test_unknown_key_stops_the_run(self, base: str, write: Write, way: str, key: str, near: str) -> None:
+        options: dict[str, Any] = {key: 3}
+        ways: dict[str, Callable[[], Any]] = {
+            "overlay": lambda: self.run([base, write("overlay.yaml", f"{key}: 3")]),
+            "option": lambda: self.run(base, **options),
+            "args_file": lambda: self.run(base, args_file=write("args.yaml", f"{key}: 3")),
+            "workflow": lambda: ConfigWorkflow(base, logging_file=False, **options).initialize(),
+        }
+        with pytest.raises(RuntimeError, match="check_run") as raised:
+            ways[way]()
+        assert isinstance(raised.value.__cause__, ValueError)
+        assert f"unknown key '{key}' (nearest: '{near}')" in str(raised.value.__cause__)
+
+    def test_keys_of_an_overlay_are_among_the_nearest(self, base: str, write: Write) -> None:
+        overlay = write("overlay.yaml", "extra_steps: 9\nmax_epochs: '@extra_steps'")
+        with pytest.raises(RuntimeError, match="check_run") as raised:
+            self.run([base, overlay], extra_step=3)
+        assert "'extra_step' (nearest: 'extra_steps')" in str(raised.value.__cause__)
+
+    def test_without_the_entry_file_it_only_warns(
+        self, base: str, write: Write, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        mine = write("mine.yaml", TRAIN.replace("entry: train.yaml", "entry: absent.yaml"))
+        self.run(mine, max_epocs=3)
+        assert "there is no" in caplog.text
+
+    def test_outside_a_workflow_it_does_nothing(self) -> None:
+        check_run("train.yaml")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("options", "code"), [([], 0), (["--max_epocs", "3"], 1)])
+    def test_from_a_foreign_folder(
+        self, base: str, tmp_path: Path, options: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+        command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", base]
+        command += ["--bundle_root", str(BUNDLE), *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert ("ValueError: unknown key 'max_epocs' (nearest: 'max_epochs')" in done.stderr) is bool(code)
+
+
+class TestConfigSets:
+    def test_every_overlay_alone_on_its_base(self, write: Write) -> None:
+        folder = Path(write("dataset_x.yaml", "max_epochs: 1")).parent
+        write("evaluate.yaml", "max_epochs: 1")
+        names = [[Path(path).name for path in files] for files in config_sets(folder)]
+        assert names == [
+            ["train.yaml"],
+            ["inference.yaml"],
+            ["train.yaml", "dataset_x.yaml"],
+            ["inference.yaml", "dataset_x.yaml"],
+            ["train.yaml", "evaluate.yaml"],
+        ]
