@@ -64,7 +64,12 @@ def make_network(tiny_bert: Path, table: ConceptTable):
         torch.manual_seed(seed)
         channels = len(concepts.classes) + int(arguments.get("exclusive", True))
         swin = SwinUNETR(
-            in_channels=1, out_channels=channels, feature_size=12, window_size=4, depths=(1, 1, 1, 1), use_v2=use_v2
+            in_channels=1,
+            out_channels=channels,
+            feature_size=12,
+            window_size=4,
+            depths=(1, 1, 1, 1),
+            use_v2=use_v2,
         )
         encoder = StagedTextEncoder(str(tiny_bert), stage_layers=(1, 1, 1, 1), dropout=0.0)
         return BiPVLSeg(SwinUNETRBackbone(swin), encoder, concepts, **arguments)

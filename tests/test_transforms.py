@@ -85,9 +85,7 @@ class TestSafeSpacingd:
         assert set(found) == {"image"}
 
     def test_invertd_finds_and_undoes_it(self, case: Case) -> None:
-        forward = Compose(
-            [LoadImaged("image", ensure_channel_first=True), SafeSpacingd("image", (2.0, 2.0, 2.0))]
-        )
+        forward = Compose([LoadImaged("image", ensure_channel_first=True), SafeSpacingd("image", (2.0, 2.0, 2.0))])
         done = forward({"image": case["image"], "image_path": "a.nii.gz"})
         assert done["image"].shape[1:] != SHAPE
         done["pred"] = MetaTensor(torch.ones_like(done["image"].as_tensor()), meta=dict(done["image"].meta))
@@ -126,9 +124,7 @@ class TestCheckCased:
 
     def test_a_series_raises(self, save: Save, image: NDArray[Any]) -> None:
         path = save("series", np.stack([image] * 4, axis=-1))
-        with pytest.raises(
-            ValueError, match=r"series\.nii\.gz: expected 1 channel\(s\), found 4 .*num_channels"
-        ):
+        with pytest.raises(ValueError, match=r"series\.nii\.gz: expected 1 channel\(s\), found 4 .*num_channels"):
             check()(load({"image": path}))
         check(num_channels=4)(load({"image": path}))
 
@@ -158,9 +154,7 @@ class TestCheckCased:
             check()(load({**case, "label": save("nan", values)}))
 
     def test_another_shape_names_both_files(self, case: Case, save: Save, label: NDArray[Any]) -> None:
-        message = (
-            r"case\.nii\.gz and label .*short\.nii\.gz: expected one shape, found 6 x 7 x 8 and 6 x 7 x 7"
-        )
+        message = r"case\.nii\.gz and label .*short\.nii\.gz: expected one shape, found 6 x 7 x 8 and 6 x 7 x 7"
         with pytest.raises(ValueError, match=message):
             check()(load({**case, "label": save("short", label[:, :, 1:])}))
 
@@ -173,9 +167,7 @@ class TestCheckCased:
             check()(load(case))
         check(affine_tolerance=5.01)(load(case))
 
-    def test_tolerance_is_a_distance_at_the_far_corner(
-        self, case: Case, save: Save, label: NDArray[Any]
-    ) -> None:
+    def test_tolerance_is_a_distance_at_the_far_corner(self, case: Case, save: Save, label: NDArray[Any]) -> None:
         wider = AFFINE.copy()
         wider[2, 2] += 0.02  # times 7 steps: 0.14 mm
         case["label"] = save("wider", label, wider)
@@ -184,9 +176,7 @@ class TestCheckCased:
         check(affine_tolerance=0.15)(load(case))
 
     @pytest.mark.parametrize("value", [-1, 3, 7.0])
-    def test_a_label_outside_the_table_raises(
-        self, case: Case, save: Save, label: NDArray[Any], value: float
-    ) -> None:
+    def test_a_label_outside_the_table_raises(self, case: Case, save: Save, label: NDArray[Any], value: float) -> None:
         values = label.astype(np.float32)
         values[0, 0, 0] = value
         message = rf"strange\.nii\.gz: .* 0 to 2 \(0 background, 1 liver, 2 spleen\), found also {value:g};"

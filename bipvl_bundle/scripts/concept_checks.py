@@ -22,9 +22,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' given twice", key.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -40,17 +38,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path.name}: expected a mapping with the keys {', '.join(KNOWN_KEYS)}, "
-            f"found {type(content).__name__}."
+            f"{path.name}: expected a mapping with the keys {', '.join(KNOWN_KEYS)}, found {type(content).__name__}."
         )
     return content
 
 
 def check_entry(entry: object, concepts: Sequence[str], position: int, source: str) -> None:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise ValueError(
-            f"{source}: class number {position} needs a text 'name' and its concepts, found {entry!r}."
-        )
+        raise ValueError(f"{source}: class number {position} needs a text 'name' and its concepts, found {entry!r}.")
     where = f"{source}: class '{entry['name']}'"
     if set(entry) == {"name"}:
         raise ValueError(f"{where} has no concepts, expected {', '.join(concepts)}.")

@@ -63,9 +63,7 @@ class ConceptTable:
         if not isinstance(self.reviewed, bool):
             raise ValueError(f"{self.source}: 'reviewed' must be true or false, found {self.reviewed!r}.")
         if len(self.sentences) != len(self.classes):
-            raise ValueError(
-                f"{self.source}: {len(self.classes)} classes but {len(self.sentences)} rows of sentences."
-            )
+            raise ValueError(f"{self.source}: {len(self.classes)} classes but {len(self.sentences)} rows of sentences.")
         for name, row in zip(self.classes, self.sentences, strict=True):
             if len(row) != len(self.concepts):
                 raise ValueError(
@@ -89,9 +87,7 @@ class ConceptTable:
         concepts = as_list(content["concepts"], f"{source}: 'concepts'")
         check_names(concepts, "concept", source)
         if "name" in concepts:
-            raise ValueError(
-                f"{source}: 'name' is the key of the class itself; give the concept another name."
-            )
+            raise ValueError(f"{source}: 'name' is the key of the class itself; give the concept another name.")
         entries = as_list(content["classes"], f"{source}: 'classes'")
         for position, entry in enumerate(entries, start=1):
             check_entry(entry, concepts, position, source)
@@ -141,9 +137,7 @@ class ConceptTable:
             image = f"in {_article(self.modality)} {self.modality} image."
             rows = tuple((f"{label[0].upper()}{label[1:]} {image}",) for label in self.classes)
         else:
-            raise ValueError(
-                f"{self.source}: unknown text format '{name}', expected one of {', '.join(FORMATS)}."
-            )
+            raise ValueError(f"{self.source}: unknown text format '{name}', expected one of {', '.join(FORMATS)}.")
         return replace(self, concepts=(name,), sentences=rows)
 
     def without(self, concept: str) -> ConceptTable:
@@ -173,9 +167,7 @@ class ConceptTable:
         for name, changes in edits.items():
             label = find_name(name, self.classes, "class", self.source)
             if not isinstance(changes, Mapping):
-                raise ValueError(
-                    f"{self.source}: class '{label}': expected {{concept: sentence}}, found {changes!r}."
-                )
+                raise ValueError(f"{self.source}: class '{label}': expected {{concept: sentence}}, found {changes!r}.")
             for concept, sentence in changes.items():
                 column = self.concepts.index(find_name(concept, self.concepts, "concept", self.source))
                 rows[self.classes.index(label)][column] = tidy(sentence)

@@ -39,9 +39,7 @@ def check(config_file: str | Sequence[str], meta_file: str | None = None, **over
         raise SystemExit(1)
 
 
-def check_config(
-    config_file: str | Sequence[str], meta_file: str | Path | None = None, **overrides: Any
-) -> list[str]:
+def check_config(config_file: str | Sequence[str], meta_file: str | Path | None = None, **overrides: Any) -> list[str]:
     """List what is wrong with a base file, its overlays and the options on top; nothing is instantiated.
 
     - A key of an overlay or an option must exist in the base, in an earlier overlay, or in the base's sibling
@@ -61,9 +59,7 @@ def check_config(
     files = [Path(path) for path in ensure_tuple(config_file)]
     for path in files:
         if not path.is_file():
-            raise FileNotFoundError(
-                f"cannot find the config file {path}: expected a YAML or JSON file; check the path"
-            )
+            raise FileNotFoundError(f"cannot find the config file {path}: expected a YAML or JSON file; check the path")
     sources = [(str(path), ConfigParser.load_config_file(path)) for path in files] + [(OVERRIDES, overrides)]
     parser = ConfigParser(ConfigParser.load_config_files(str(files[0])))
     sibling = _sibling(files[0])
@@ -96,15 +92,11 @@ def check_run(entry: str = "train.yaml") -> None:
         return
     path = workflow.config_root_path / entry
     if not path.is_file():
-        logger.warning(
-            "The keys of this run are not checked: there is no %s. Let `entry` name its file.", path
-        )
+        logger.warning("The keys of this run are not checked: there is no %s. Let `entry` name its file.", path)
         return
     known = [ConfigParser(ConfigParser.load_config_files(str(path))), _sibling(path)]
     merged = workflow.parser.get()
-    tracking: Any = DEFAULT_MLFLOW_SETTINGS[
-        "configs"
-    ]  # monai puts these in when it is to track an experiment
+    tracking: Any = DEFAULT_MLFLOW_SETTINGS["configs"]  # monai puts these in when it is to track an experiment
     used = _used_ids(merged) | set(tracking) | {workflow.run_id, workflow.init_id, workflow.final_id}
     new = [id for key, value in merged.items() for id in _new_ids(str(key), value, _lookup(str(key), known))]
     new = [id for id in new if not _is_used(id, used)]
@@ -118,9 +110,7 @@ def check_run(entry: str = "train.yaml") -> None:
         )
 
 
-def config_sets(
-    config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "text_")
-) -> list[list[str]]:
+def config_sets(config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "text_")) -> list[list[str]]:
     """The sets to check: either entry file alone, then each overlay alone on its base.
 
     Args:
@@ -130,12 +120,7 @@ def config_sets(
     folder = Path(config_dir)
     entries = [path for path in (folder / "train.yaml", folder / "inference.yaml") if path.is_file()]
     overlays = [path for path in sorted(folder.glob("*.yaml")) if path not in entries]
-    pairs = [
-        (base, o)
-        for o in overlays
-        for base in entries
-        if base.stem == "train" or o.name.startswith(tuple(both))
-    ]
+    pairs = [(base, o) for o in overlays for base in entries if base.stem == "train" or o.name.startswith(tuple(both))]
     return [[str(base)] for base in entries] + [[str(base), str(overlay)] for base, overlay in pairs]
 
 

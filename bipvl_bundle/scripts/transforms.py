@@ -112,9 +112,7 @@ class CheckCased(MapTransform):
         keys = [key for key in self.keys if key != self.label_key]
         missing = [key for key in keys if key not in case]
         if missing and not self.allow_missing_keys:
-            raise KeyError(
-                f"CheckCased: expected the images {keys}, found not {missing}; correct the datalist"
-            )
+            raise KeyError(f"CheckCased: expected the images {keys}, found not {missing}; correct the datalist")
         return {key: case[key] for key in keys if key in case}
 
     def _check_alignment(self, image: torch.Tensor, label: torch.Tensor, names: str) -> None:

@@ -47,16 +47,12 @@ class TestLoadDatalist:
             "case": "heart_4",
         }
 
-    def test_folder_may_be_relative_to_the_current_one(
-        self, dataset: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_folder_may_be_relative_to_the_current_one(self, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(dataset.parent)
         assert load_datalist(dataset.name) == load_datalist(dataset)
 
     def test_json_file_of_another_name_is_taken_with_paths_from_its_own_folder(self, dataset: Path) -> None:
-        other = write(
-            dataset / "lists", {"validation": [{"image": "../imagesTr/heart_1.nii.gz"}]}, "mine.json"
-        )
+        other = write(dataset / "lists", {"validation": [{"image": "../imagesTr/heart_1.nii.gz"}]}, "mine.json")
         items = load_datalist(other, "validation", labelled=False)
         assert items == [{"image": str(dataset / "imagesTr" / "heart_1.nii.gz"), "case": "heart_1"}]
 
@@ -90,8 +86,7 @@ class TestLoadDatalist:
     def test_own_keys_for_case_patient_and_fold_are_kept_and_others_dropped(self, tmp_path: Path) -> None:
         touch(tmp_path, "a/image.nii.gz", "b/image.nii.gz")
         entries = [
-            {"image": f"{c}/image.nii.gz", "case": c, "patient": "p", "fold": 1, "image_note": "x"}
-            for c in "ab"
+            {"image": f"{c}/image.nii.gz", "case": c, "patient": "p", "fold": 1, "image_note": "x"} for c in "ab"
         ]
         write(tmp_path, {"training": entries})
         items = load_datalist(tmp_path, labelled=False)
@@ -100,9 +95,7 @@ class TestLoadDatalist:
         assert (items[0]["patient"], items[0]["fold"]) == ("p", 1)
 
     def test_absent_folder_raises_and_says_how_to_get_data(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            FileNotFoundError, match=r"no data set folder '.*/none'.*imagesTr.*`dataset_dir`.*phantom"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"no data set folder '.*/none'.*imagesTr.*`dataset_dir`.*phantom"):
             load_datalist(tmp_path / "none")
 
     def test_folder_without_datalist_raises_and_names_what_it_holds(self, tmp_path: Path) -> None:
@@ -135,13 +128,9 @@ class TestLoadDatalist:
             load_datalist(tmp_path)
 
     @pytest.mark.parametrize(("kind", "folder"), [("image", "imagesTr"), ("label", "labelsTr")])
-    def test_entry_whose_file_is_absent_raises_and_is_named(
-        self, dataset: Path, kind: str, folder: str
-    ) -> None:
+    def test_entry_whose_file_is_absent_raises_and_is_named(self, dataset: Path, kind: str, folder: str) -> None:
         (dataset / folder / "heart_2.nii.gz").unlink()
-        message = (
-            rf"1 of the files .* entry 2 \(case 'heart_2'\) names the {kind} '.*{folder}/heart_2\.nii\.gz'"
-        )
+        message = rf"1 of the files .* entry 2 \(case 'heart_2'\) names the {kind} '.*{folder}/heart_2\.nii\.gz'"
         with pytest.raises(FileNotFoundError, match=message):
             load_datalist(dataset)
 
@@ -198,9 +187,7 @@ class TestInferenceItems:
 
     def test_folder_without_nifti_raises(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.dcm", "._x.nii.gz")
-        with pytest.raises(
-            FileNotFoundError, match=r"holds no NIfTI file .* among its 1 files. Subfolders are not"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file .* among its 1 files. Subfolders are not"):
             inference_items(tmp_path)
 
     def test_data_sets_root_raises_and_points_at_its_datalist(self, dataset: Path) -> None:

@@ -10,10 +10,7 @@ from scripts.data.folds import Item, fold_split, split_folds
 
 
 def items(count: int, **extra: object) -> list[Item]:
-    return [
-        {"image": f"/i/{n}.nii.gz", "label": f"/l/{n}.nii.gz", "case": f"c{n:03d}", **extra}
-        for n in range(count)
-    ]
+    return [{"image": f"/i/{n}.nii.gz", "label": f"/l/{n}.nii.gz", "case": f"c{n:03d}", **extra} for n in range(count)]
 
 
 def names(part: list[Item]) -> list[str]:

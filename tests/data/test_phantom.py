@@ -195,9 +195,7 @@ class TestDataSet:
         assert ensure_phantom(str(folder), num_training=1, num_test=0, progress=False) == str(folder)
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
-    def test_progress_bar_is_shown_on_demand(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_progress_bar_is_shown_on_demand(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         make_phantom(tmp_path / "a", num_training=1, num_test=0, progress=False)
         assert capsys.readouterr().err == ""
         make_phantom(tmp_path / "b", num_training=1, num_test=0)
@@ -288,9 +286,7 @@ class TestOccupiedOrUnwritableFolder:
         with pytest.raises(OSError, match="cannot be written to"):
             ensure_phantom(tmp_path / "phantom", num_training=1, num_test=0, progress=False)
 
-    def test_full_disk_raises_and_leaves_no_partial_file(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_full_disk_raises_and_leaves_no_partial_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(image: nib.Nifti1Image, path: Path) -> None:
             Path(path).write_bytes(b"half a file")
             raise OSError(28, "No space left on device")

@@ -36,9 +36,7 @@ def test_equals_the_plain_loop(hard_negatives):
     loss = info_nce(similarity, negatives, 0.2, hard_negatives)
     for b in range(2):
         for k in range(3):
-            expected = plain_info_nce(
-                similarity[b, k].tolist(), negatives[b, k].tolist(), 0.2, hard_negatives
-            )
+            expected = plain_info_nce(similarity[b, k].tolist(), negatives[b, k].tolist(), 0.2, hard_negatives)
             torch.testing.assert_close(loss[b, k], torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 

@@ -293,9 +293,7 @@ def test_label_outside_the_table_raises(make_output, make_target):
 
 def test_disagreement_about_the_background_raises(make_output, make_target):
     output = make_output(exclusive=False)
-    with pytest.raises(
-        ValueError, match="embeds 5 classes and has 5 output channels; exclusive classes need"
-    ):
+    with pytest.raises(ValueError, match="embeds 5 classes and has 5 output channels; exclusive classes need"):
         BiPVLLoss(exclusive=True)(output, make_target(output))
     output = make_output(exclusive=True)
     with pytest.raises(ValueError, match="embeds 5 classes and has 6 output channels; regions need"):

@@ -65,9 +65,7 @@ def scored(handler: SegmentationMetricsHandler, pred: Tensor, label: Tensor) -> 
     return {"mean_dice": handler.compute(), **handler._scalars}
 
 
-def test_evaluation_of_two_cases_of_different_shape(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluation_of_two_cases_of_different_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     handler = SegmentationMetricsHandler(CLASSES, output_dir=tmp_path / "eval")
     items = [
         item(label_map(3), label_map(), file="/data/a.nii.gz"),
@@ -90,9 +88,7 @@ def test_evaluation_of_two_cases_of_different_shape(
     assert {key: metrics[key] for key in expected} == pytest.approx(expected)
     assert evaluator.state.best_metric == pytest.approx(expected["mean_dice"])
     with (tmp_path / "eval" / "metrics_per_case.csv").open() as file:
-        rows = [
-            (row["case"], row["class"], float(row["hd95_mm"]), row["missed"]) for row in csv.DictReader(file)
-        ]
+        rows = [(row["case"], row["class"], float(row["hd95_mm"]), row["missed"]) for row in csv.DictReader(file)]
     assert rows[0] == ("a", "cube", 15.0, "False")
     assert rows[3][:2] == ("b", "slab")
     assert rows[3][3] == "True"
@@ -102,9 +98,7 @@ def test_evaluation_of_two_cases_of_different_shape(
 
 
 def test_surface_false_computes_dice_alone() -> None:
-    evaluator = evaluate(
-        [item(label_map(3), label_map())], SegmentationMetricsHandler(CLASSES, surface=False)
-    )
+    evaluator = evaluate([item(label_map(3), label_map())], SegmentationMetricsHandler(CLASSES, surface=False))
     assert set(evaluator.state.metrics) == {"mean_dice", "dice_cube", "dice_slab", "missed", "spurious"}
     assert evaluator.state.metrics["mean_dice"] == pytest.approx((0.7 + 1.0) / 2)
 
@@ -238,9 +232,7 @@ def test_another_affine_is_refused_beyond_rounding(shift: float, refused: bool) 
         (torch.cat([label_map()] * 3), label_map(), "prediction of case 'case_0_0' has 3 channels.*arg-max"),
     ],
 )
-def test_values_and_channels_outside_the_classes_are_refused(
-    pred: Tensor, label: Tensor, message: str
-) -> None:
+def test_values_and_channels_outside_the_classes_are_refused(pred: Tensor, label: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SegmentationMetricsHandler(CLASSES).update({"pred": pred, "label": MetaTensor(label)})
 

@@ -51,9 +51,7 @@ def test_summary_counts_missed_and_spurious_as_zero_and_leaves_absent_out(report
             "cases": 3,
         }
     )
-    assert [kidney[key] for key in ("dice_mean", "hd95_mm_mean", "nsd_mean")] == pytest.approx(
-        [0.45, 2.0, 0.4]
-    )
+    assert [kidney[key] for key in ("dice_mean", "hd95_mm_mean", "nsd_mean")] == pytest.approx([0.45, 2.0, 0.4])
     assert [kidney[key] for key in ("missed", "spurious", "absent", "cases")] == [1, 0, 1, 2]
     assert math.isnan(kidney["hd95_mm_sd"])  # type: ignore[arg-type]
     assert mean["class"] == "mean"
@@ -139,9 +137,7 @@ def test_short_names_stay_distinct(names: list[str], expected: list[str]) -> Non
 def test_unwritable_folder_is_named(tmp_path: Path, report: MetricsReport) -> None:
     (tmp_path / "file").write_text("in the way")
     for action in (check_output_folder, report.write):
-        with pytest.raises(
-            OSError, match=r"Cannot write to the output folder.*file.*choose another output_dir"
-        ):
+        with pytest.raises(OSError, match=r"Cannot write to the output folder.*file.*choose another output_dir"):
             action(tmp_path / "file" / "eval")
 
 

@@ -95,26 +95,21 @@ def test_missed_spurious_and_absent_classes(
 ) -> None:
     score = class_metrics(prediction, reference, spacing=ANISOTROPIC)
     assert score == pytest.approx(expected, nan_ok=True)
-    assert [name for name in ("missed", "spurious", "absent") if getattr(score, name)] == (
-        [flag] if flag else []
-    )
+    assert [name for name in ("missed", "spurious", "absent") if getattr(score, name)] == ([flag] if flag else [])
 
 
 def test_without_spacing_only_dice_is_computed() -> None:
     assert class_metrics(CUBE_UP, CUBE, spacing=None) == pytest.approx(
         (0.7, math.nan, math.nan, 1000, 1000), nan_ok=True
     )
-    assert class_metrics(EMPTY, CUBE, spacing=None) == pytest.approx(
-        (0, math.nan, math.nan, 1000, 0), nan_ok=True
-    )
+    assert class_metrics(EMPTY, CUBE, spacing=None) == pytest.approx((0, math.nan, math.nan, 1000, 0), nan_ok=True)
 
 
 def test_case_scores_classes_in_order() -> None:
     prediction, reference = torch.stack([CUBE_UP, EMPTY, BAR]), torch.stack([CUBE, BAR, BAR])
     scores = case_metrics(prediction, reference, ANISOTROPIC, nsd_tolerance=1.0)
     expected = [
-        class_metrics(p, r, spacing=ANISOTROPIC, nsd_tolerance=1.0)
-        for p, r in zip(prediction, reference, strict=True)
+        class_metrics(p, r, spacing=ANISOTROPIC, nsd_tolerance=1.0) for p, r in zip(prediction, reference, strict=True)
     ]
     assert all(isinstance(score, ClassScore) for score in scores)
     assert str(scores) == str(expected)
@@ -131,9 +126,7 @@ def test_agrees_with_dense_distance_maps(seed: int, spacing: tuple[float, float,
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), ANISOTROPIC, (0.7, 0.8, 3.0)])
 @pytest.mark.parametrize("tolerance", [1.0, 2.0])
-def test_agrees_with_the_surface_distance_package(
-    spacing: tuple[float, float, float], tolerance: float
-) -> None:
+def test_agrees_with_the_surface_distance_package(spacing: tuple[float, float, float], tolerance: float) -> None:
     """The package weighs surface pieces between voxels by area: the same NSD as with `use_subvoxels`.
 
     Counting voxels instead gave an NSD up to 0.06 lower on such rough shapes, and an HD95 that differs by
@@ -158,9 +151,7 @@ def test_cropping_changes_nothing_at_the_border_or_inside(use_subvoxels: bool) -
     inside = tuple(torch.nn.functional.pad(m, (4, 5, 6, 7, 8, 9)) for m in touching)
     assert touching[0][0].any()
     assert touching[0][:, :, -1].any()
-    scores = [
-        class_metrics(*pair, spacing=ANISOTROPIC, use_subvoxels=use_subvoxels) for pair in (touching, inside)
-    ]
+    scores = [class_metrics(*pair, spacing=ANISOTROPIC, use_subvoxels=use_subvoxels) for pair in (touching, inside)]
     assert scores[0] == scores[1]
     y_pred, y = (m[None, None] for m in inside)
     uncropped = (

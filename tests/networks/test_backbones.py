@@ -6,7 +6,13 @@ from monai.networks.nets import SwinUNETR, UNet
 
 from scripts.networks.backbones.swin_unetr import SwinUNETRBackbone
 
-SMALL_SWIN = {"in_channels": 1, "out_channels": 3, "feature_size": 12, "window_size": 4, "depths": (1, 1, 1, 1)}
+SMALL_SWIN = {
+    "in_channels": 1,
+    "out_channels": 3,
+    "feature_size": 12,
+    "window_size": 4,
+    "depths": (1, 1, 1, 1),
+}
 
 
 class BackboneContract:
@@ -41,7 +47,7 @@ class BackboneContract:
         assert backbone(image, fuse).shape == (1, backbone.out_channels, *self.edges)
         assert seen == [
             (n + 1, (1, channels, *(edge // stride for edge in self.edges)))
-            for n, (channels, stride) in enumerate(zip(backbone.stage_channels, backbone.stage_strides))
+            for n, (channels, stride) in enumerate(zip(backbone.stage_channels, backbone.stage_strides, strict=True))
         ]
 
     @pytest.mark.parametrize("stage", [1, 2, 3, 4])
@@ -51,7 +57,11 @@ class BackboneContract:
 
             def fuse(n, features):
                 seen[n] = features
-                return features + torch.linspace(0, 1, features.shape[1]).view(1, -1, 1, 1, 1) if n == changed else features
+                return (
+                    features + torch.linspace(0, 1, features.shape[1]).view(1, -1, 1, 1, 1)
+                    if n == changed
+                    else features
+                )
 
             return backbone(image, fuse), seen
 
@@ -92,7 +102,7 @@ class TestSwinUNETR(BackboneContract):
             backbone.train()(torch.zeros(1, 1, 32, 32, 32))
 
     def test_another_network_raises(self):
-        with pytest.raises(TypeError, match="adapts monai.networks.nets.SwinUNETR; found .*UNet"):
+        with pytest.raises(TypeError, match=r"adapts monai.networks.nets.SwinUNETR; found .*UNet"):
             SwinUNETRBackbone(UNet(3, 1, 2, channels=(4, 8), strides=(2,)))
 
 

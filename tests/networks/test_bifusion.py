@@ -20,7 +20,11 @@ def plain_norm(layer, x):
 
 def plain_attention(layer, queries, context):
     """One sample, one head at a time, with the full matrix."""
-    q, k, v = plain_linear(layer.query, queries), plain_linear(layer.key, context), plain_linear(layer.value, context)
+    q, k, v = (
+        plain_linear(layer.query, queries),
+        plain_linear(layer.key, context),
+        plain_linear(layer.value, context),
+    )
     width = q.shape[-1] // layer.num_heads
     heads = []
     for h in range(layer.num_heads):
@@ -68,12 +72,15 @@ def test_equals_the_plain_equation_forward_and_backward(tokens, awaken, vision_s
     results, gradients = [], []
     for run in (
         lambda: block(text, vision),
-        lambda: [torch.stack(x) for x in zip(*(plain_bifusion(block, t, v) for t, v in zip(text, vision)))],
+        lambda: [
+            torch.stack(x)
+            for x in zip(*(plain_bifusion(block, t, v) for t, v in zip(text, vision, strict=True)), strict=True)
+        ],
     ):
         fused = run()
         gradients.append(torch.autograd.grad(sum(x.square().sum() for x in fused), [text, vision]))
         results.append(fused)
-    for ours, plain in zip(results[0] + gradients[0], [*results[1], *gradients[1]]):
+    for ours, plain in zip(results[0] + gradients[0], [*results[1], *gradients[1]], strict=True):
         torch.testing.assert_close(ours, plain)
 
 

@@ -85,7 +85,7 @@ def test_weight_of_another_shape_raises(broken):
 def test_another_architecture_raises(tmp_path):
     config = DistilBertConfig(vocab_size=32, dim=16, n_layers=4, n_heads=2, hidden_dim=32)
     DistilBertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="must be a BERT; .* is of model type 'distilbert'"):
+    with pytest.raises(ValueError, match=r"must be a BERT; .* is of model type 'distilbert'"):
         StagedTextEncoder(str(tmp_path), stage_layers=SPLIT)
 
 
@@ -97,7 +97,7 @@ def test_folder_without_weights_raises(broken):
 
 
 def test_absent_checkpoint_raises(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither a folder .* nor a model that could be downloaded"):
+    with pytest.raises(FileNotFoundError, match=r"neither a folder .* nor a model that could be downloaded"):
         StagedTextEncoder(str(tmp_path / "nothing"))
 
 

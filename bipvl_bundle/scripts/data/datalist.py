@@ -58,9 +58,7 @@ def validation_items(
     return fold_split(load_datalist(dataset_dir, section), fold, num_folds, seed)[1]
 
 
-def evaluation_items(
-    dataset_dir: PathLike, split: str, fold: int, num_folds: int, seed: int = 0
-) -> list[Item]:
+def evaluation_items(dataset_dir: PathLike, split: str, fold: int, num_folds: int, seed: int = 0) -> list[Item]:
     """The cases to score, with "reference" in place of "label" so that preprocessing leaves it alone.
 
     Args:
@@ -79,9 +77,7 @@ def evaluation_items(
         items = load_datalist(dataset_dir, "test")
     else:
         raise ValueError(f"There is no split '{split}' to evaluate on; expected 'validation' or 'test'.")
-    return [
-        {("reference" if key == "label" else key): value for key, value in item.items()} for item in items
-    ]
+    return [{("reference" if key == "label" else key): value for key, value in item.items()} for item in items]
 
 
 def inference_items(path: PathLike, section: str = "test") -> list[Item]:
@@ -109,7 +105,7 @@ def inference_items(path: PathLike, section: str = "test") -> list[Item]:
     if source.is_dir():
         return _folder_items(source)
     if source.suffix == ".json":
-        return load_datalist(source, section, labelled=False)
+        return _require_distinct_outputs(load_datalist(source, section, labelled=False), source)
     if not source.name.endswith(NIFTI_SUFFIXES):
         raise ValueError(
             f"'{source}' is no input that can be read: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}), "
@@ -135,9 +131,7 @@ def _datalist_path(dataset_dir: PathLike) -> Path:
     source = _absolute(dataset_dir)
     if source.suffix == ".json" and not source.is_dir():
         if not source.is_file():
-            raise FileNotFoundError(
-                f"There is no datalist '{source}'; expected a JSON file like the Decathlon's."
-            )
+            raise FileNotFoundError(f"There is no datalist '{source}'; expected a JSON file like the Decathlon's.")
         return source
     advice = (
         "Expected a folder in the Medical Segmentation Decathlon's layout: dataset.json, imagesTr/ and "
@@ -169,9 +163,7 @@ def _section(path: Path, content: Mapping[str, Any], section: str) -> list[Any]:
     if isinstance(entries, list) and entries:
         return entries
     state = "no" if section not in content else "an empty" if entries == [] else "no list as"
-    others = [
-        name for name, value in content.items() if isinstance(value, list) and value and name != section
-    ]
+    others = [name for name, value in content.items() if isinstance(value, list) and value and name != section]
     raise ValueError(
         f"'{path}' has {state} section '{section}'; expected a list of {{'image': ..., 'label': ...}}. "
         f"Sections with entries: {', '.join(others) or 'none'}."
@@ -243,18 +235,28 @@ def _require_unique(items: list[Item], where: str) -> list[Item]:
     return items
 
 
+def _require_distinct_outputs(items: list[Item], datalist: Path) -> list[Item]:
+    """Label maps are named after their images, so that two images of one name would share one output."""
+    seen: dict[str, str] = {}
+    for item in items:
+        image = item["image"][0] if isinstance(item["image"], list) else item["image"]
+        name = case_name(image)
+        if name in seen:
+            raise ValueError(
+                f"'{datalist}' lists two images named '{name}', {seen[name]} and {image}; their label maps would "
+                "overwrite each other. Rename one, or segment them into two folders."
+            )
+        seen[name] = image
+    return items
+
+
 def _folder_items(folder: Path) -> list[Item]:
     visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
     files = [p for p in visible if p.name.endswith(NIFTI_SUFFIXES)]
     if not files:
         has_datalist = (folder / "dataset.json").is_file()
-        advice = (
-            "Give its dataset.json, or its folder of images." if has_datalist else "Subfolders are not read."
-        )
+        advice = "Give its dataset.json, or its folder of images." if has_datalist else "Subfolders are not read."
         raise FileNotFoundError(
-            f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) among its {len(visible)} files. "
-            f"{advice}"
+            f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) among its {len(visible)} files. {advice}"
         )
-    return _require_unique(
-        [{"image": str(p), "case": case_name(p.name)} for p in files], f"folder '{folder}'"
-    )
+    return _require_unique([{"image": str(p), "case": case_name(p.name)} for p in files], f"folder '{folder}'")

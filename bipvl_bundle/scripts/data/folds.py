@@ -9,9 +9,7 @@ from typing import Any
 Item = dict[str, Any]
 
 
-def fold_split(
-    items: Sequence[Item], fold: int, num_folds: int, seed: int = 0
-) -> tuple[list[Item], list[Item]]:
+def fold_split(items: Sequence[Item], fold: int, num_folds: int, seed: int = 0) -> tuple[list[Item], list[Item]]:
     """The cases to train on and those to validate on when `fold` is held out.
 
     Raises:
@@ -19,9 +17,7 @@ def fold_split(
     """
     folds = split_folds(items, num_folds, seed)
     if not 0 <= fold < num_folds:
-        raise ValueError(
-            f"fold {fold} does not exist; with num_folds {num_folds} expected 0 to {num_folds - 1}."
-        )
+        raise ValueError(f"fold {fold} does not exist; with num_folds {num_folds} expected 0 to {num_folds - 1}.")
     training = [item for number, part in enumerate(folds) if number != fold for item in part]
     return sorted(training, key=_case), folds[fold]
 
@@ -75,9 +71,7 @@ def _explicit_folds(items: Sequence[Item], num_folds: int) -> dict[str, int]:
             )
     empty = sorted(set(range(num_folds)) - set(fold_of.values()))
     if empty:
-        raise ValueError(
-            f"The datalist's 'fold' keys leave fold {empty[0]} of {num_folds} empty; correct num_folds."
-        )
+        raise ValueError(f"The datalist's 'fold' keys leave fold {empty[0]} of {num_folds} empty; correct num_folds.")
     return fold_of
 
 

@@ -124,11 +124,7 @@ def _check_free(root: Path, recipe: dict[str, int]) -> None:
     if half_made == recipe and not (root / "dataset.json").exists():
         return
     found = complete or half_made
-    what = (
-        f"a phantom data set of another recipe, {found}"
-        if found
-        else "something that is not a phantom data set"
-    )
+    what = f"a phantom data set of another recipe, {found}" if found else "something that is not a phantom data set"
     raise FileExistsError(
         f"'{root}' holds {what}; expected an absent or empty folder, or the phantom {recipe}. Nothing was "
         "changed. Set `dataset_dir` to another folder, or delete this one to have the phantom made again; "

@@ -129,9 +129,7 @@ def _paint_trunk(painter: Painter) -> NDArray[np.bool_]:
 def _paint_bowel(painter: Painter, cavity: NDArray[np.bool_]) -> None:
     """Loops without a label: as bright as the stomach, so that brightness alone does not tell."""
     loops = waves(painter.points, painter.rng, wavelength=(32.0, 48.0), count=4)
-    room = superellipsoid(
-        local_frame(painter.points, (0.0, 22.0, -30.0), (0.0, 0.0, 0.0)), (74.0, 34.0, 48.0)
-    )
+    room = superellipsoid(local_frame(painter.points, (0.0, 22.0, -30.0), (0.0, 0.0, 0.0)), (74.0, 34.0, 48.0))
     painter.paint(cavity & (room < 0) & (np.abs(loops) > 0.22), Material.BOWEL)
     painter.paint(cavity & (room < -0.1) & (loops > 0.55), Material.GAS)
 

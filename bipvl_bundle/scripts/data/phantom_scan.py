@@ -109,17 +109,13 @@ def _acquire(anatomy: Anatomy, spacing: NDArray[np.float64], rng: np.random.Gene
     return np.clip(np.rint(hounsfield), -1024, 3071).astype(np.int16)
 
 
-def _noise(
-    shape: tuple[int, ...], sigma: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _noise(shape: tuple[int, ...], sigma: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Gaussian noise smoothed over `sigma` voxels, of standard deviation 1."""
     noise = gaussian_filter(rng.standard_normal(shape), sigma)
     return np.asarray(noise / noise.std())
 
 
-def _store(
-    array: NDArray[np.int16] | NDArray[np.uint8], affine: NDArray[np.float64], codes: str
-) -> nib.Nifti1Image:
+def _store(array: NDArray[np.int16] | NDArray[np.uint8], affine: NDArray[np.float64], codes: str) -> nib.Nifti1Image:
     """An array that stands in RAS order, stored in the order of `codes`; world coordinates stay."""
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
     image = nib.Nifti1Image(array, affine).as_reoriented(turn)

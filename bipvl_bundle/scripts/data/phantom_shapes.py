@@ -34,9 +34,7 @@ def superellipsoid(local: Field, half_axes: Sequence[float], exponent: float = 2
         half_axes: a_i, mm.
         exponent: e.
     """
-    total = sum(
-        np.abs(axis / np.float32(half)) ** exponent for axis, half in zip(local, half_axes, strict=True)
-    )
+    total = sum(np.abs(axis / np.float32(half)) ** exponent for axis, half in zip(local, half_axes, strict=True))
     return np.asarray(total ** (1.0 / exponent) - 1.0, dtype=np.float32)
 
 
@@ -68,9 +66,7 @@ def smooth_union(first: Field, second: Field, width: float) -> Field:
     return np.asarray(second + (first - second) * blend - width * blend * (1.0 - blend), dtype=np.float32)
 
 
-def waves(
-    points: Field, rng: np.random.Generator, *, wavelength: tuple[float, float], count: int = 3
-) -> Field:
+def waves(points: Field, rng: np.random.Generator, *, wavelength: tuple[float, float], count: int = 3) -> Field:
     """A smooth random field: the mean of `count` plane waves of random direction and phase, within ±1.
 
     Defined in space and not on a grid, so that a shape does not depend on the scan's resolution.

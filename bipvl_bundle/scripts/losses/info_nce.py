@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def info_nce(
-    similarity: Tensor, negatives: Tensor, temperature: float, hard_negatives: int | None = None
-) -> Tensor:
+def info_nce(similarity: Tensor, negatives: Tensor, temperature: float, hard_negatives: int | None = None) -> Tensor:
     """The contrastive loss of each row, equations 6 and 7 of the paper.
 
     l_i = -log exp(S_ii / tau) / (exp(S_ii / tau) + sum over j in N_i of exp(S_ij / tau))

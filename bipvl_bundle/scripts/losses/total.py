@@ -67,9 +67,7 @@ class BiPVLLoss(nn.Module):
         super().__init__()
         self.exclusive = exclusive
         self.segmentation = segmentation if segmentation is not None else SegmentationLoss(exclusive)
-        self.class_embedding = (
-            class_embedding if class_embedding is not None else ClassEmbeddingLoss(exclusive)
-        )
+        self.class_embedding = class_embedding if class_embedding is not None else ClassEmbeddingLoss(exclusive)
         self.alignment = alignment if alignment is not None else AlignmentLoss()
         self.use_class_embedding = use_class_embedding
         self.use_alignment = use_alignment and self.alignment.enabled
@@ -105,9 +103,7 @@ class BiPVLLoss(nn.Module):
                 f"Set `exclusive` ({self.exclusive}) alike in network and loss."
             )
 
-    def _all_losses(
-        self, output: BiPVLOutput, target: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    def _all_losses(self, output: BiPVLOutput, target: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """L_1 to L_3, those in use; the terms of the alignment; whether it had anything to contrast."""
         losses = {"segmentation": self.segmentation(output.logits, target)}
         if self.use_class_embedding:

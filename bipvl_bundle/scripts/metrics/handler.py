@@ -172,9 +172,7 @@ class SegmentationMetricsHandler(Metric):
         count = len(self.class_names)
         channels, top = (1, count) if self.exclusive else (count, 1)
         if data.shape[0] != channels:
-            expected = (
-                "a label map has 1: take the arg-max" if self.exclusive else f"there are {count} regions"
-            )
+            expected = "a label map has 1: take the arg-max" if self.exclusive else f"there are {count} regions"
             raise ValueError(f"The {what} has {data.shape[0]} channels, but {expected}.")
         if not ((data >= 0) & (data <= top) & (data == data.to(torch.int64))).all():
             foreign = [value for value in torch.unique(data).tolist() if value not in range(top + 1)]

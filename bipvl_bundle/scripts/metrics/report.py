@@ -39,9 +39,7 @@ class MetricsReport:
         cases = list(cases)
         self.class_names = list(class_names)
         names = short_names([case for case, _ in cases])
-        self.cases = sorted(
-            zip(names, (scores for _, scores in cases), strict=True), key=lambda case: case[0]
-        )
+        self.cases = sorted(zip(names, (scores for _, scores in cases), strict=True), key=lambda case: case[0])
         for case, scores in self.cases:
             if len(scores) != len(self.class_names):
                 raise ValueError(
@@ -102,9 +100,7 @@ class MetricsReport:
         lines = [["class", *TABLE.values()]]
         lines += [[str(row["class"]), *(_cell(row[key]) for key in TABLE)] for row in self.summary()]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
-        ]
+        text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
         rule = "-" * len(text[0])
         return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
 
@@ -143,11 +139,11 @@ def check_output_folder(folder: str | Path) -> None:
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text("probe")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have probed too
     except OSError as error:
         raise OSError(
             f"Cannot write to the output folder '{folder}': {error.strerror}. Free space there, change its "
-            "permissions, or choose another output_dir."
+            "permissions, or choose another output_dir, ckpt_dir, predictions_dir or metrics_dir."
         ) from error
 
 

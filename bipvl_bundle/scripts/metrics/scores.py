@@ -187,9 +187,7 @@ def _check_masks(prediction: Tensor, reference: Tensor) -> None:
 
 def _check_lengths(spacing: Sequence[float], axes: int, nsd_tolerance: float) -> None:
     if len(spacing) != axes or not all(math.isfinite(value) and value > 0 for value in spacing):
-        raise ValueError(
-            f"The spacing must be {axes} positive lengths in mm, one an axis, but is {list(spacing)}."
-        )
+        raise ValueError(f"The spacing must be {axes} positive lengths in mm, one an axis, but is {list(spacing)}.")
     if not (math.isfinite(nsd_tolerance) and nsd_tolerance >= 0):
         raise ValueError(f"The NSD tolerance must be a length in mm, 0 or more, but is {nsd_tolerance}.")
 

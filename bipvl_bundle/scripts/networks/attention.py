@@ -42,7 +42,5 @@ class Attention(nn.Module):
             rearrange(x, "b n (h c) -> b h n c", h=self.num_heads)
             for x in (self.query(tokens), self.key(context), self.value(context))
         )
-        attended = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0
-        )
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
         return self.output(rearrange(attended, "b h n c -> b n (h c)"))

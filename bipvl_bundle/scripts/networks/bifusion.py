@@ -60,12 +60,11 @@ class BiFusion(nn.Module):
         self.text_fused_norm = nn.LayerNorm(channels)
         self.text_out = _starts_at_zero(nn.Linear(channels, text_channels))
 
+        self.vision_self_attention: Attention | None = None
         if vision_self_attention:
             self.vision_norm = nn.LayerNorm(channels)
             self.vision_self_attention = Attention(channels, num_heads, dropout)
             _starts_at_zero(self.vision_self_attention.output)
-        else:
-            self.vision_self_attention = None
         self.vision_cross_norm = nn.LayerNorm(channels)
         self.vision_cross_attention = Attention(channels, num_heads, dropout)
         self.vision_mlp = MLPBlock(channels, int(mlp_ratio * channels), dropout)

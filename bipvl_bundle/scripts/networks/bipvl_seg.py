@@ -59,6 +59,10 @@ class BiPVLSeg(nn.Module):
         BiPVL-Seg, section 3 and figure 2.
     """
 
+    token_ids: Tensor  # N*K x L
+    token_mask: Tensor  # N*K x L, True on tokens
+    same_sentence: Tensor  # N x N x K
+
     def __init__(
         self,
         backbone: FusableBackbone,
@@ -96,14 +100,10 @@ class BiPVLSeg(nn.Module):
                 dropout=dropout,
                 vision_self_attention=attend,
             )
-            for channels, heads, attend in zip(
-                backbone.stage_channels, num_heads, vision_self_attention, strict=True
-            )
+            for channels, heads, attend in zip(backbone.stage_channels, num_heads, vision_self_attention, strict=True)
         )
         self.class_embedding = ClassEmbeddingHead(backbone.stage_channels[-1], backbone.out_channels)
-        self.projection = AlignmentProjection(
-            text_encoder.channels, projection_channels=projection_channels, grid=grid
-        )
+        self.projection = AlignmentProjection(text_encoder.channels, projection_channels=projection_channels, grid=grid)
         self.set_concepts(concepts)
 
     def set_concepts(self, concepts: ConceptTable) -> None:
@@ -140,8 +140,9 @@ class BiPVLSeg(nn.Module):
         return BiPVLOutput(logits, class_map, vision, concepts, self.same_sentence)
 
     def train(self, mode: bool = True) -> BiPVLSeg:
-        """Set the mode; what evaluation has kept of the text is forgotten."""
-        self._kept_stage1 = None
+        """Set the mode; training forgets what evaluation has kept of the text."""
+        if mode:
+            self._kept_stage1 = None
         return super().train(mode)
 
     def read_stage1(self) -> Tensor:
@@ -157,11 +158,15 @@ class BiPVLSeg(nn.Module):
         return self.text_encoder.run_stage(1, self.text_encoder.embed(self.token_ids), self.token_mask)
 
     def _stage1_key(self) -> tuple[Any, ...]:
-        """What the first text stage depends on; in-place changes of a weight count up its version."""
+        """What the first text stage depends on; in-place changes of a weight count up its version.
+
+        Changes through ``weight.data`` do not: after them, call ``train()`` or ``set_concepts``.
+        """
         weights = [*self.text_encoder.embeddings.parameters(), *self.text_encoder.stages[0].parameters()]
         versions = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
-        autocast = torch.is_autocast_enabled(self.token_ids.device.type)
-        return versions, weights[0].dtype, self.token_ids.device, autocast
+        device = self.token_ids.device
+        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        return versions, weights[0].dtype, device, autocast
 
     def get_extra_state(self) -> Tensor:
         """The classes and the digest of their sentences, as bytes in a tensor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,11 +56,11 @@ class StagedTextEncoder(nn.Module):
             )
         bert = _load_bert(checkpoint, config) if pretrained else BertModel(config, add_pooling_layer=False)
         self.checkpoint = str(checkpoint)
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, config=config)
         self.channels: int = config.hidden_size
         self.max_tokens: int = config.max_position_embeddings
         self.embeddings = bert.embeddings
-        layers = iter(bert.encoder.layer)
+        layers = iter(cast(Any, bert.encoder).layer)
         self.stages = nn.ModuleList(nn.ModuleList(next(layers) for _ in range(n)) for n in stage_layers)
 
     def tokenize(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -122,13 +122,16 @@ def _bert_config(checkpoint: str) -> BertConfig:
 
 
 def _load_bert(checkpoint: str, config: BertConfig) -> BertModel:
-    if Path(checkpoint).is_dir() and not any(Path(checkpoint).glob("*.safetensors")) \
-            and not any(Path(checkpoint).glob("*.bin")):
+    if (
+        Path(checkpoint).is_dir()
+        and not any(Path(checkpoint).glob("*.safetensors"))
+        and not any(Path(checkpoint).glob("*.bin"))
+    ):
         raise ValueError(
             f"The folder '{checkpoint}' holds no weights (model.safetensors or pytorch_model.bin). Copy the "
             "whole model folder, or set `pretrained: false` to start from random weights."
         )
-    bert, report = BertModel.from_pretrained(
+    loaded: Any = BertModel.from_pretrained(
         checkpoint,
         config=config,
         add_pooling_layer=False,
@@ -137,7 +140,8 @@ def _load_bert(checkpoint: str, config: BertConfig) -> BertModel:
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    wrong: dict[str, list[Any]] = {
+    bert, report = loaded
+    wrong: dict[str, list[str]] = {
         "missing": sorted(report["missing_keys"]),
         "of another shape": sorted(str(key) for key in report["mismatched_keys"]),
     }

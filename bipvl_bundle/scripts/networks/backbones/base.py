@@ -76,4 +76,3 @@ class FusableBackbone(nn.Module):
                 f"{name} can only divide volumes whose edges are multiples of {self.divisor}; found "
                 f"{tuple(image.shape[2:])}. Set `roi_size` to {below} or {above}."
             )
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.networks.nets import SwinUNETR
 from torch import Tensor
 
-from scripts.networks.backbones.base import Fuse, FusableBackbone
+from scripts.networks.backbones.base import FusableBackbone, Fuse
 
 
 class SwinUNETRBackbone(FusableBackbone):

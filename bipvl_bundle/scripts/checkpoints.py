@@ -1,0 +1,190 @@
+"""The best model of a run, and the run's last state to resume from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator, Trainer
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """Write a checkpoint so that a kill or a full disk never leaves half of one under its name.
+
+    Raises:
+        OSError: the folder cannot be written; an older file of that name is untouched.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True) if path.parent.is_dir() else None
+        raise OSError(
+            f"The checkpoint {path} could not be written: {error}. Free space or set `ckpt_dir` to a folder "
+            "that can be written; checkpoints already there are untouched."
+        ) from error
+
+
+def load_model(network: nn.Module, path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """Load the weights of a trained model into a network; a checkpoint that lacks one does not pass.
+
+    Args:
+        network: on any device.
+        path: a file whose key ``model`` holds a state dict, or a bare state dict.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint, or one of another network or other classes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The checkpoint {path} does not exist. Train first (`python -m monai.bundle run training ...`), "
+            "or set `ckpt_path` to a trained model."
+        )
+    state = _read(path, device)
+    state = state.get("model", state)
+    try:
+        _plain(network).load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The checkpoint {path} does not fit the network of this configuration: {_first_lines(error)} "
+            "Use the configuration that it was trained with."
+        ) from error
+    logger.info("Loaded the model %s.", path)
+    return network
+
+
+class BestModel:
+    """Keeps the model with the highest key metric as ``path``; attach it to the evaluator.
+
+    Args:
+        network: what to save, under the key ``model``, as tensors only.
+        path: usually ``models/model.pt``.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.best = float("-inf")
+
+    def attach(self, engine: Evaluator) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Evaluator) -> None:
+        name = engine.state.key_metric_name
+        value = float(engine.state.metrics[name])
+        if value > self.best and _is_main_process():
+            self.best = value
+            save_atomically({"model": _plain(self.network).state_dict()}, self.path)
+            logger.info("Best %s so far: %.4f, saved as %s.", name, value, self.path)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.best = state["best"]
+
+
+class LastState:
+    """Saves the whole state of a run after every epoch, and resumes from it; attach it to the trainer.
+
+    Put it last in the list of handlers, after validation and learning-rate schedule.
+
+    Args:
+        objects: what makes up the run besides the trainer: model, optimizer, lr_scheduler, loss, ...
+        path: the file, overwritten after each epoch.
+        resume: continue from ``path`` where it exists.
+        interval: epochs from one saving to the next; the last epoch is always saved.
+
+    Raises:
+        ValueError: the file is the state of another configuration, or of a run of another length (the
+            learning-rate schedule spans the whole run).
+    """
+
+    def __init__(
+        self, objects: Mapping[str, Any], path: str | Path, *, resume: bool = False, interval: int = 1
+    ) -> None:
+        self.objects = dict(objects)
+        self.path = Path(path)
+        self.resume = resume
+        self.interval = interval
+
+    def attach(self, engine: Trainer) -> None:
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self.restore)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: Engine) -> None:
+        due = engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
+        if due and _is_main_process():
+            state = {name: _plain(item).state_dict() for name, item in self._parts(engine).items()}
+            progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            save_atomically({**state, "trainer": {**progress, "max_epochs": engine.state.max_epochs}}, self.path)
+
+    def _parts(self, engine: Engine) -> dict[str, Any]:
+        scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
+        return {**self.objects, **({"scaler": scaler} if scaler is not None else {})}
+
+    def restore(self, engine: Engine) -> None:
+        if not self.path.is_file():
+            logger.warning("Nothing to resume: %s does not exist. Training starts from the beginning.", self.path)
+            return
+        state = _read(self.path, "cpu")
+        parts = self._parts(engine)
+        absent = {"trainer", *parts} - set(state)
+        if absent:
+            raise ValueError(
+                f"{self.path} is not the state of such a run: it lacks {sorted(absent)}. Set `resume` to "
+                "false, or `ckpt_dir` to the folder of the run."
+            )
+        progress = state["trainer"]
+        if progress["max_epochs"] != engine.state.max_epochs:
+            raise ValueError(
+                f"{self.path} belongs to a run of {progress['max_epochs']} epochs; this one has "
+                f"{engine.state.max_epochs}. The learning-rate schedule spans the whole run: set "
+                f"`max_epochs` to {progress['max_epochs']}, or start anew with `resume` false."
+            )
+        try:
+            for name, item in parts.items():
+                _plain(item).load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self.path} cannot be resumed by this configuration ('{name}'): {_first_lines(error)}"
+            ) from error
+        engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
+        logger.info("Resumed %s after epoch %d.", self.path, engine.state.epoch)
+
+
+def _read(path: Path, device: str | torch.device) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint of tensors that PyTorch can read: {error}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors.")
+    return state
+
+
+def _plain(item: Any) -> Any:
+    return item.module if isinstance(item, nn.parallel.DistributedDataParallel) else item
+
+
+def _is_main_process() -> bool:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not distributed or torch.distributed.get_rank() == 0
+
+
+def _first_lines(error: Exception, count: int = 4) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(line[:300] for line in lines[:count]) + (" ..." if len(lines) > count else "")

@@ -1,0 +1,144 @@
+"""What MONAI's supervised engines need to know about BiPVL-Seg."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import set_rnd
+from monai.engines import Evaluator, Trainer, default_prepare_batch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_batch(
+    batchdata: dict[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """MONAI's default batch, as plain tensors: metadata has no use in a training step and slows it."""
+    batch = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
+    return tuple(item.as_tensor() if isinstance(item, MetaTensor) else item for item in batch)
+
+
+def parameter_groups(network: nn.Module, loss: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The network's parameters with weight decay, the loss's uncertainties without.
+
+    Decay would pull log sigma^2 to 0, that is, the weights of all terms to one half.
+    """
+    return [
+        {"params": list(network.parameters()), "weight_decay": weight_decay},
+        {"params": list(loss.parameters()), "weight_decay": 0.0},
+    ]
+
+
+class SeedEpoch:
+    """Seeds everything random at the start of each epoch with ``seed + epoch``; attach it to the trainer.
+
+    An epoch then depends on the state of the run at its start alone, so that a resumed run continues
+    exactly where an uninterrupted one would be.
+
+    Args:
+        seed: of the run.
+        dataset: its random transforms are seeded too.
+    """
+
+    def __init__(self, seed: int, dataset: Any = None) -> None:
+        self.seed = seed
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = self.seed + engine.state.epoch
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - MONAI's transforms draw from the global generator
+        torch.manual_seed(seed)
+        if self.dataset is not None:
+            set_rnd(self.dataset, seed)
+
+
+class ValidateAtEnd:
+    """Validates after the last epoch where the interval has not; attach it to the trainer.
+
+    Without it the end of a run would go unjudged, and a run shorter than the interval leave no model.
+
+    Args:
+        validator: the evaluator.
+        interval: of the ``ValidationHandler`` before it.
+    """
+
+    def __init__(self, validator: Evaluator, interval: int) -> None:
+        self.validator = validator
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        if epoch == engine.state.max_epochs and epoch % self.interval:
+            self.validator.run(epoch)
+
+
+class LossTerms:
+    """Averages the terms of the loss over each epoch into ``engine.state.metrics``; attach it to the trainer.
+
+    Every handler that reads the metrics, such as MONAI's TensorBoardStatsHandler and StatsHandler, then
+    logs them: each loss, each weight, the indicators of collapse, and the learning rate.
+
+    Args:
+        loss: has ``terms`` after each forward, a dictionary of scalars.
+        optimizer: whose learning rate is logged.
+
+    Raises:
+        ValueError: at the end of an epoch in which a term was not finite, before a checkpoint is saved.
+    """
+
+    def __init__(self, loss: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.loss = loss
+        self.optimizer = optimizer
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def attach(self, engine: Trainer) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
+
+    def reset(self, engine: Engine) -> None:
+        self.sums.clear()
+        self.counts.clear()
+
+    def add(self, engine: Engine) -> None:
+        """Sum on the device: reading a number back would make each iteration wait for it."""
+        for name, value in getattr(self.loss, "module", self.loss).terms.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] += 1
+
+    def report(self, engine: Engine) -> None:
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        broken = [name for name, mean in means.items() if not math.isfinite(mean)]
+        if broken:
+            raise ValueError(
+                f"In epoch {engine.state.epoch} {', '.join(broken)} became NaN or infinite; training stops, and the "
+                "state saved last is that of the epoch before. Lower `learning_rate`, or switch off `amp`."
+            )
+        engine.state.metrics.update({f"train_{name}": mean for name, mean in means.items()})
+        engine.state.metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        logger.info(
+            "Epoch %d/%d: %s",
+            engine.state.epoch,
+            engine.state.max_epochs,
+            ", ".join(f"{name} {mean:.4g}" for name, mean in means.items() if not name.startswith("log_")),
+        )
