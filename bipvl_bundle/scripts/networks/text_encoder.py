@@ -60,7 +60,7 @@ class StagedTextEncoder(nn.Module):
         self.channels: int = config.hidden_size
         self.max_tokens: int = config.max_position_embeddings
         self.embeddings = bert.embeddings
-        layers = iter(cast(Any, bert.encoder).layer)
+        layers = iter(bert.encoder.layer)
         self.stages = nn.ModuleList(nn.ModuleList(next(layers) for _ in range(n)) for n in stage_layers)
 
     def tokenize(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -95,7 +95,7 @@ class StagedTextEncoder(nn.Module):
         Returns:
             S x L x D
         """
-        for layer in self.stages[stage - 1]:
+        for layer in cast(nn.ModuleList, self.stages[stage - 1]):
             hidden = layer(hidden, attention_mask=mask[:, None, None, :])
         return hidden
 
