@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fire
 import nibabel as nib
 import numpy as np
 
@@ -51,7 +52,10 @@ COMMANDS = {
 }
 
 
-if __name__ == "__main__":
-    import fire
+def main(arguments: list[str] | None = None) -> None:
+    """Run one of ``COMMANDS``; what it returns is not printed, since each prints what a user needs."""
+    fire.Fire(COMMANDS, command=arguments, serialize=lambda result: None)
 
-    fire.Fire(COMMANDS)
+
+if __name__ == "__main__":
+    main()

@@ -68,9 +68,7 @@ def make_tokenizer(texts: Sequence[str], *, vocab_size: int, max_positions: int)
     continuing = [f"##{character}" for character in _CHARACTERS]
     reserved = len(_SPECIAL_TOKENS) + len(_CHARACTERS) + len(continuing)
     if vocab_size < reserved:
-        raise ValueError(
-            f"vocab_size must be at least {reserved}, so many are characters; found {vocab_size}."
-        )
+        raise ValueError(f"vocab_size must be at least {reserved}, so many are characters; found {vocab_size}.")
     trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     trained.normalizer = normalizers.BertNormalizer(lowercase=True)
     trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -154,9 +152,7 @@ def _batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterato
     """Endless batches of texts of similar length, so that little of a batch is padding."""
     generator = random.Random(seed)
     while True:
-        drawn = sorted(
-            generator.sample(examples, len(examples)), key=lambda example: len(example["input_ids"])
-        )
+        drawn = sorted(generator.sample(examples, len(examples)), key=lambda example: len(example["input_ids"]))
         starts = list(range(0, len(drawn), batch_size))
         generator.shuffle(starts)
         for start in starts:
@@ -191,9 +187,7 @@ def most_frequent_accuracy(tokenizer: BertTokenizer, train: Sequence[str], held_
 def sentence_likeness(model: BertForMaskedLM, tokenizer: BertTokenizer, sentences: Sequence[str]) -> float:
     """Mean cosine between the [CLS] states of different sentences; 1 where nothing tells them apart."""
     model.eval()
-    states = model.bert(**tokenizer(list(sentences), padding=True, return_tensors="pt")).last_hidden_state[
-        :, 0
-    ]
+    states = model.bert(**tokenizer(list(sentences), padding=True, return_tensors="pt")).last_hidden_state[:, 0]
     states = F.normalize(states, dim=-1)  # S x D
     others = ~torch.eye(len(states), dtype=torch.bool)
     return float((states @ states.T)[others].mean())

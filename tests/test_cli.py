@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scripts.cli import main
+
+
+def test_check_accepts_the_entry_file(bundle_root, capsys):
+    main(["check", "--config_file", str(bundle_root / "configs" / "train.yaml")])
+    assert "no problem(s)" in capsys.readouterr().out
+
+
+def test_check_names_the_nearest_key_and_fails(bundle_root, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check", "--config_file", str(bundle_root / "configs" / "train.yaml"), "--max_epocs", "3"])
+    assert stop.value.code == 1
+    assert "'max_epocs'" in (said := capsys.readouterr().out)
+    assert "'max_epochs'" in said
+
+
+def test_picture_draws_volumes_that_are_stored_in_another_orientation(bundle_root, tmp_path):
+    labels = np.zeros((12, 10, 8), dtype=np.uint8)
+    labels[2:6, 3:7, 2:5] = 1
+    affine = np.diag([-2.0, -3.0, 4.0, 1.0])
+    paths = {}
+    for name, array in {"image": labels * 100.0, "reference": labels, "prediction": labels}.items():
+        paths[name] = str(tmp_path / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(array, affine), paths[name])
+    concepts = str(bundle_root / "configs" / "concepts" / "phantom.yaml")
+    output = tmp_path / "new" / "picture.png"
+    main(["picture", *(f"--{k}={v}" for k, v in paths.items()), f"--concepts={concepts}", f"--output={output}"])
+    assert output.read_bytes().startswith(b"\x89PNG")
+
+
+def test_make_phantom_writes_a_data_set(tmp_path):
+    main(["make_phantom", str(tmp_path / "phantom"), "--num_training=1", "--num_test=1", "--progress=False"])
+    assert (tmp_path / "phantom" / "dataset.json").is_file()
