@@ -171,9 +171,7 @@ class TestLint:
         mine = write("mine.yaml", "a: '@b'")
         assert only(check_config([mine, write("b.yaml", "+c: 1")])).startswith(f"{mine}: a: there is no 'b'")
 
-    def test_import_error_is_told(
-        self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_import_error_is_told(self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "broken_module.py").write_text("raise OSError('no library')")
         monkeypatch.syspath_prepend(tmp_path)
         problem = only(check_config(write("mine.yaml", "a: {_target_: broken_module.A}")))
@@ -217,9 +215,7 @@ class TestCheckRun:
         monai.bundle.run("training", config_file=config_file, logging_file=False, **options)  # type: ignore[arg-type]
 
     def test_sound_run_goes_on(self, base: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-        overlay = write(
-            "overlay.yaml", "extra: 9\nmax_epochs: '@extra'\nsw_overlap: 0.5\nmine: [$import json]"
-        )
+        overlay = write("overlay.yaml", "extra: 9\nmax_epochs: '@extra'\nsw_overlap: 0.5\nmine: [$import json]")
         self.run([base, overlay])
         assert "trained for 9 epochs" in capsys.readouterr().out
 
