@@ -132,7 +132,7 @@ class SegmentationMetricsHandler(Metric):
         self._scalars = report.scalars(METRICS if self.surface else ("dice",))
         if self.output_dir is not None and idist.get_rank() == 0:
             paths = report.write(self.output_dir)
-            print(report.table(), *(f"written: {path}" for path in paths), sep="\n", flush=True)
+            print("", report.table(), *(f"written: {path}" for path in paths), sep="\n", flush=True)
         mean_dice = self._scalars.pop("mean_dice")
         if math.isnan(mean_dice):
             logger.warning("No case holds any of the classes %s: the mean DSC is set to 0.", self.class_names)
