@@ -115,6 +115,12 @@ class TestKeptText:
         assert network.runs == 1
 
     @torch.no_grad()
+    def test_setting_evaluation_again_keeps_it(self, network, image):
+        network(image)
+        network.eval()(image)
+        assert network.runs == 1
+
+    @torch.no_grad()
     def test_stage_1_runs_once_a_batch_in_training(self, network, image):
         network.train()(image)
         assert network.runs == 1

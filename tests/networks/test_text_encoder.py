@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +71,14 @@ def test_half_precision_checkpoints_are_loaded_in_single_precision(broken):
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
 
+def test_bert_older_than_the_model_type_key_loads(broken):
+    folder = Path(broken())
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["model_type"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    assert StagedTextEncoder(str(folder), stage_layers=SPLIT).channels == 16
+
+
 def test_missing_weight_raises(broken):
     folder = broken(lambda weights: weights.pop("encoder.layer.2.output.dense.weight"))
     with pytest.raises(ValueError, match=r"1 weights are missing, encoder\.layer\.2\.output\.dense\.weight"):
@@ -91,7 +100,7 @@ def test_another_architecture_raises(tmp_path):
 
 def test_folder_without_weights_raises(broken):
     folder = broken()
-    shutil.os.remove(f"{folder}/model.safetensors")
+    Path(folder, "model.safetensors").unlink()
     with pytest.raises(ValueError, match="holds no weights"):
         StagedTextEncoder(folder, stage_layers=SPLIT)
 
