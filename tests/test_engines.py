@@ -135,3 +135,7 @@ class TestLossTerms:
         assert float(loss.terms["loss"]) == 2.0
         terms.report(engine)
         assert engine.state.metrics["train_loss"] == pytest.approx(2.0)
+
+    def test_term_that_is_not_finite_stops_the_run_and_is_named(self) -> None:
+        with pytest.raises(ValueError, match="In epoch 2 alignment became NaN or infinite"):
+            self.run([[{"alignment": 1.0, "loss": 1.0}] * 2, [{"alignment": float("nan"), "loss": 1.0}] * 2])

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from scripts.data.datalist import inference_items, load_datalist, training_items, validation_items
+from scripts.data.datalist import (
+    evaluation_items,
+    inference_items,
+    load_datalist,
+    training_items,
+    validation_items,
+)
 
 HIPPOCAMPUS = Path(__file__).parents[2] / ".." / "shared" / "data" / "Task04_Hippocampus"
 
@@ -203,3 +209,27 @@ class TestInferenceItems:
         touch(tmp_path, "a.nii", "a.nii.gz")
         with pytest.raises(ValueError, match="Case 'a' is twice in folder"):
             inference_items(tmp_path)
+
+
+def test_two_images_of_one_name_raise_before_one_result_overwrites_the_other(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/scan.nii.gz", "p2/scan.nii.gz")
+    cases = [{"image": f"{p}/scan.nii.gz", "case": p} for p in ("p1", "p2")]
+    datalist = write(tmp_path, {"test": cases})
+    with pytest.raises(ValueError, match=r"two images named 'scan'.*overwrite each other"):
+        inference_items(datalist)
+
+
+class TestEvaluationItems:
+    def test_held_out_fold_comes_with_references_in_place_of_labels(self, dataset: Path) -> None:
+        items = evaluation_items(dataset, "validation", 0, 2, seed=3)
+        held_out = validation_items(dataset, 0, 2, seed=3)
+        assert [(item["case"], item["reference"]) for item in items] == [(v["case"], v["label"]) for v in held_out]
+        assert not any("label" in item for item in items)
+
+    def test_test_section_without_labels_raises(self, dataset: Path) -> None:
+        with pytest.raises(ValueError, match="has label None"):
+            evaluation_items(dataset, "test", 0, 2)
+
+    def test_unknown_split_raises(self, dataset: Path) -> None:
+        with pytest.raises(ValueError, match=r"no split 'training'.*'validation' or 'test'"):
+            evaluation_items(dataset, "training", 0, 2)
