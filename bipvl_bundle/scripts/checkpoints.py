@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
@@ -84,7 +85,7 @@ class BestModel:
     def __call__(self, engine: Evaluator) -> None:
         name = engine.state.key_metric_name
         value = float(engine.state.metrics[name])
-        if value > self.best and _is_main_process():
+        if value > self.best and idist.get_rank() == 0:
             self.best = value
             save_atomically({"model": _plain(self.network).state_dict()}, self.path)
             logger.info("Best %s so far: %.4f, saved as %s.", name, value, self.path)
@@ -127,7 +128,7 @@ class LastState:
 
     def save(self, engine: Engine) -> None:
         due = engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
-        if due and _is_main_process():
+        if due and idist.get_rank() == 0:
             state = {name: _plain(item).state_dict() for name, item in self._parts(engine).items()}
             progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
             save_atomically({**state, "trainer": {**progress, "max_epochs": engine.state.max_epochs}}, self.path)
@@ -178,11 +179,6 @@ def _read(path: Path, device: str | torch.device) -> dict[str, Any]:
 
 def _plain(item: Any) -> Any:
     return item.module if isinstance(item, nn.parallel.DistributedDataParallel) else item
-
-
-def _is_main_process() -> bool:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not distributed or torch.distributed.get_rank() == 0
 
 
 def _first_lines(error: Exception, count: int = 4) -> str:
