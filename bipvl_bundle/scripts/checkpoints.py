@@ -29,7 +29,8 @@ def save_atomically(content: Any, path: Path) -> None:
         torch.save(content, partial)
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True) if path.parent.is_dir() else None
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
         raise OSError(
             f"The checkpoint {path} could not be written: {error}. Free space or set `ckpt_dir` to a folder "
             "that can be written; checkpoints already there are untouched."
@@ -170,7 +171,7 @@ class LastState:
 def _read(path: Path, device: str | torch.device) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
+    except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes
         raise ValueError(f"{path} is not a checkpoint of tensors that PyTorch can read: {error}") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors.")
