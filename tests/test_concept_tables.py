@@ -15,11 +15,39 @@ from scripts.data.phantom_anatomy import CLASS_NAMES
 ROOT = Path(__file__).resolve().parents[1]
 CONCEPTS = ROOT / "bipvl_bundle" / "configs" / "concepts"
 DATA = ROOT.parent / "shared" / "data"
-TABLES = sorted(CONCEPTS.glob("*.yaml"))
+AMBIGUOUS = sorted(CONCEPTS.glob("*_ambiguous.yaml"))
+TABLES = sorted(set(CONCEPTS.glob("*.yaml")) - set(AMBIGUOUS))
 SIX = ("title", "shape", "location", "appearance", "contour", "texture")
 SIDED = ("title", "location")
+CHAMBERS = ("left ventricle", "left ventricular myocardium", "right ventricle", "left atrium", "right atrium")
+HEART = (*CHAMBERS, "ascending aorta", "pulmonary artery")
+# The two sides of a heart are no mirror images; what looks alike there is listed by class.
+ALIKE = {
+    "mmwhs_ct": {
+        "appearance": [("left ventricle", "left atrium", "ascending aorta"), ("right ventricle", "pulmonary artery")]
+    },
+    "mmwhs_mr": {
+        "appearance": [
+            ("left ventricle", "right ventricle", "left atrium", "right atrium"),
+            ("ascending aorta", "pulmonary artery"),
+        ]
+    },
+}
+HEDGES = re.compile(
+    r"\b(some|somewhat|sometimes|may|might|maybe|could|can|perhaps|possibly|possible|probably|likely|roughly|mostly|"
+    r"usually|often|generally|general|tends?|seems?|vary|varies|depending|depends|give or take|more or less|as a rule|"
+    r"at times|in many|in most)\b",
+    re.IGNORECASE,
+)
+NOT_VISUAL = re.compile(
+    r"\b(pumps?|function\w*|produc\w+|filters?|stores?|secret\w+|oxygen\w*|digest\w*|disease\w*|diagnos\w+|patholog\w+|"
+    r"malignan\w+|benign|cancer\w*|carcinoma|glioma|glioblastoma|edema|oedema|necro\w+|healthy|normal|abnormal)\b",
+    re.IGNORECASE,
+)
 
 every_table = pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+every_ambiguous_table = pytest.mark.parametrize("path", AMBIGUOUS, ids=lambda path: path.stem)
+every_file = pytest.mark.parametrize("path", [*TABLES, *AMBIGUOUS], ids=lambda path: path.stem)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +65,12 @@ def pairs(table: ConceptTable) -> list[tuple[int, int]]:
 
 
 def test_the_tables_that_the_project_needs_are_there() -> None:
-    assert {path.stem for path in TABLES} >= {"phantom", "hippocampus", "brain_structures", "amos22"}
+    needed = {"phantom", "hippocampus", "brain_structures", "amos22", "mmwhs_ct", "mmwhs_mr", "msd_brain"}
+    assert {path.stem for path in TABLES} >= needed
+
+
+def test_every_data_set_has_its_ambiguous_variant() -> None:
+    assert {path.stem for path in AMBIGUOUS} == {f"{path.stem}_ambiguous" for path in TABLES}
 
 
 @every_table
@@ -59,7 +92,7 @@ def test_a_title_names_its_class_and_modality(path: Path) -> None:
         assert table.modality in title.split()
 
 
-@every_table
+@every_file
 def test_the_embedded_encoder_reads_every_format(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     table = ConceptTable.load(path)
     for name, limit in (("fixed", 64), ("name", 64), ("aggregated", tokenizer.model_max_length)):
@@ -76,7 +109,19 @@ def test_no_two_classes_share_title_or_location(path: Path) -> None:
         assert len({row[column].lower() for row in table.sentences}) == len(table.classes)
 
 
-@every_table
+@every_file
+def test_no_sentence_tells_function_or_diagnosis(path: Path) -> None:
+    table = ConceptTable.load(path)
+    assert {s for s in table.sentences_flat if NOT_VISUAL.search(s)} == set()
+
+
+@every_file
+def test_no_table_claims_to_be_reviewed(path: Path) -> None:
+    """Turn this around for a table once a reader with radiological training has read it."""
+    assert not ConceptTable.load(path).reviewed
+
+
+@pytest.mark.parametrize("path", [p for p in TABLES if p.stem not in ALIKE], ids=lambda path: path.stem)
 def test_left_and_right_share_all_words_but_title_and_location(path: Path) -> None:
     table = ConceptTable.load(path)
     same = table.same_sentence()
@@ -87,6 +132,49 @@ def test_left_and_right_share_all_words_but_title_and_location(path: Path) -> No
     alike = same.any(axis=2)
     alike[range(len(alike)), range(len(alike))] = False
     assert alike.sum() == 2 * len(twins)
+
+
+@pytest.mark.parametrize("stem", ALIKE)
+def test_what_looks_alike_in_a_heart_has_one_sentence(stem: str) -> None:
+    table = ConceptTable.load(CONCEPTS / f"{stem}.yaml")
+    assert table.classes == HEART
+    for column, concept in enumerate(table.concepts):
+        named: dict[str, list[str]] = {}
+        for name, row in zip(table.classes, table.sentences, strict=True):
+            named.setdefault(row[column], []).append(name)
+        shared = [tuple(names) for names in named.values() if len(names) > 1]
+        assert shared == ALIKE[stem].get(concept, [])
+
+
+def test_the_tumor_regions_overlap_in_words_as_they_do_in_the_labels() -> None:
+    table = ConceptTable.load(CONCEPTS / "msd_brain.yaml")
+    assert table.classes == ("tumor core", "whole tumor", "enhancing tumor")
+    places = [row[2].lower() for row in table.sentences]
+    assert "the whole tumor" in places[0]
+    assert "the enhancing tumor" in places[0]
+    assert "around the core" in places[1]
+    assert "within the tumor core" in places[2]
+
+
+@every_ambiguous_table
+def test_an_ambiguous_table_describes_the_same_classes_with_fewer_and_other_sentences(path: Path) -> None:
+    table = ConceptTable.load(path)
+    fixed = ConceptTable.load(path.with_name(path.name.replace("_ambiguous", "")))
+    assert (table.modality, table.classes) == (fixed.modality, fixed.classes)
+    assert table.concepts == ("first", "second", "third", "fourth")
+    assert not set(table.sentences_flat) & set(fixed.sentences_flat)
+    assert {s for s in table.sentences_flat if not 6 <= len(s.split()) <= 25} == set()
+
+
+@every_ambiguous_table
+def test_an_ambiguous_sentence_hedges(path: Path) -> None:
+    assert {s for s in ConceptTable.load(path).sentences_flat if not HEDGES.search(s)} == set()
+
+
+@every_ambiguous_table
+def test_no_two_classes_are_wholly_the_same_to_an_ambiguous_reader(path: Path) -> None:
+    table = ConceptTable.load(path)
+    assert len(set(table.sentences)) == len(table.classes)
 
 
 def test_paired_brain_structures_lie_in_mirrored_places() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.concepts import ConceptTable
+from scripts.concepts import ConceptTable, load_concepts
 
 TABLE = """
 modality: MR
@@ -79,7 +79,7 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         ("[title, shape]", "title", r"'concepts' must be a list, found str"),
         ("[title, shape]", "[]", r"shapes\.yaml names no concept"),
         ("[title, shape]", "[title, Title]", r"duplicate concept 'Title' \(also 'title'\)"),
-        ("[title, shape]", "[name, shape]", r"'name' is the key of the class itself"),
+        ("[title, shape]", "[name, shape]", r"'name' is a key of the class itself"),
         (
             "    title: Left ball.\n    shape: Round\n",
             "",
@@ -205,3 +205,54 @@ def test_sentences_are_replaced_in_a_new_table(table: ConceptTable) -> None:
 def test_a_faulty_edit_is_refused(table: ConceptTable, edits: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         table.replace_sentences(edits)
+
+
+def test_swapped_classes_have_each_other_s_sentences_and_nothing_else_changes(table: ConceptTable) -> None:
+    swapped = table.swapped("CUBE", "left ball")
+    assert swapped.classes == table.classes
+    assert swapped.sentences == (table.sentences[2], table.sentences[1], table.sentences[0])
+    assert swapped.swapped("left ball", "cube") == table
+    with pytest.raises(ValueError, match=r"no class 'cubes'; did you mean 'cube'\?"):
+        table.swapped("cubes", "left ball")
+    with pytest.raises(ValueError, match=r"'cube' cannot be swapped with itself"):
+        table.swapped("cube", "Cube")
+
+
+def test_a_table_is_loaded_as_it_stands_unless_told_otherwise(
+    tmp_path: Path, table: ConceptTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, TABLE)
+    assert load_concepts(path) == table
+    assert load_concepts(path, "aggregated") == table.as_format("aggregated")
+    assert load_concepts(path, leave_out="title") == table.without("title")
+    assert load_concepts(path, "aggregated", leave_out="title").sentences[2] == ("C-shaped edges.",)
+    assert not caplog.records
+
+
+def test_wrong_words_are_put_to_a_class_after_the_format_is_made_and_are_logged(
+    tmp_path: Path, table: ConceptTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, TABLE)
+    named = load_concepts(path, "name", swap=["left ball", "cube"])
+    assert named.sentences[0] == ("Cube in an MR image.",)
+    assert "The words of 'left ball' and 'cube' in shapes.yaml are exchanged" in caplog.text
+    both = load_concepts(path, shuffle_seed=3, swap=["left ball", "cube"])
+    assert both == table.shuffled(3).swapped("left ball", "cube")
+    assert "The words of shapes.yaml are shuffled at random (`shuffle_seed` 3)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"leave_out": "shap"}, r"shapes\.yaml has no concept 'shap'; did you mean 'shape'\?"),
+        ({"leave_out": "shape", "text_format": "name"}, r"`leave_out` \('shape'\) changes nothing .* 'name'"),
+        ({"swap": ["left bal", "cube"]}, r"shapes\.yaml has no class 'left bal'; did you mean 'left ball'\?"),
+        ({"swap": ["cube"]}, r"`swap` must name two classes, .* found \['cube'\]"),
+        ({"swap": "left ball,cube"}, r"`swap` must name two classes, .* found 'left ball,cube'"),
+        ({"shuffle_seed": "a"}, r"`shuffle_seed` must be a whole number or null, found 'a'"),
+        ({"shuffle_seed": True}, r"`shuffle_seed` must be a whole number or null, found True"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_concepts(write(tmp_path, TABLE), **options)

@@ -11,6 +11,8 @@ import yaml
 
 REQUIRED_KEYS = ("modality", "concepts", "classes")
 KNOWN_KEYS = ("modality", "reviewed", "concepts", "classes")
+PLACEHOLDER = "TODO"
+"""How a text begins that is still to be written."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -50,7 +52,7 @@ def check_entry(entry: object, concepts: Sequence[str], position: int, source: s
     if set(entry) == {"name"}:
         raise ValueError(f"{where} has no concepts, expected {', '.join(concepts)}.")
     keys = ("name", *concepts)
-    check_keys(entry, required=keys, known=keys, where=where)
+    check_keys(entry, required=keys, known=(*keys, "code"), where=where)
 
 
 def check_keys(content: dict[str, Any], *, required: Sequence[str], known: Sequence[str], where: str) -> None:
@@ -79,6 +81,23 @@ def check_text(value: object, where: str) -> None:
         raise ValueError(f"{where} is empty; write a text there.")
     if not isinstance(value, str):
         raise ValueError(f"{where} must be text, found {value!r}; quote it if it is meant to be text.")
+    if value.lstrip().startswith(PLACEHOLDER):
+        raise ValueError(
+            f"{where} is still to be written (found '{value}'); write there what can be seen in the image, and look "
+            f"for others marked {PLACEHOLDER}."
+        )
+
+
+def check_pair(value: object) -> tuple[str, str]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise ValueError(f"`swap` must name two classes, such as [left kidney, right kidney]; found {value!r}.")
+    return str(value[0]), str(value[1])
+
+
+def check_seed(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"`shuffle_seed` must be a whole number or null, found {value!r}.")
+    return value
 
 
 def as_list(value: object, where: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +19,20 @@ from scripts.concept_checks import (
     check_entry,
     check_keys,
     check_names,
+    check_pair,
+    check_seed,
     check_text,
     find_name,
     normalised,
     read_yaml,
     tidy,
 )
+from scripts.concept_codes import ClassCode, read_code
+from scripts.concept_sentences import aggregate, deal_words, name_sentence
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("fixed", "aggregated", "name")
-_SPOKEN_VOWELS = frozenset("AEFHILMNORSX")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class ConceptTable:
         sentences: N rows of K sentences, whitespace collapsed.
         reviewed: whether a reader who knows the anatomy has checked every sentence.
         source: what error messages call this table, usually its file.
+        codes: what each of the N classes is called in a coding scheme, or None; empty where no class has one.
 
     Raises:
         ValueError: the table is incomplete or contradicts itself; the message names source and class.
@@ -55,6 +62,7 @@ class ConceptTable:
     sentences: tuple[tuple[str, ...], ...]  # N x K
     reviewed: bool = False
     source: str = "concept table"
+    codes: tuple[ClassCode | None, ...] = ()
 
     def __post_init__(self) -> None:
         check_names(self.concepts, "concept", self.source)
@@ -64,6 +72,8 @@ class ConceptTable:
             raise ValueError(f"{self.source}: 'reviewed' must be true or false, found {self.reviewed!r}.")
         if len(self.sentences) != len(self.classes):
             raise ValueError(f"{self.source}: {len(self.classes)} classes but {len(self.sentences)} rows of sentences.")
+        if len(self.codes) not in (0, len(self.classes)):
+            raise ValueError(f"{self.source}: {len(self.classes)} classes but {len(self.codes)} codes.")
         for name, row in zip(self.classes, self.sentences, strict=True):
             if len(row) != len(self.concepts):
                 raise ValueError(
@@ -86,8 +96,8 @@ class ConceptTable:
         check_keys(content, required=REQUIRED_KEYS, known=KNOWN_KEYS, where=source)
         concepts = as_list(content["concepts"], f"{source}: 'concepts'")
         check_names(concepts, "concept", source)
-        if "name" in concepts:
-            raise ValueError(f"{source}: 'name' is the key of the class itself; give the concept another name.")
+        for key in {"name", "code"} & set(concepts):
+            raise ValueError(f"{source}: '{key}' is a key of the class itself; give the concept another name.")
         entries = as_list(content["classes"], f"{source}: 'classes'")
         for position, entry in enumerate(entries, start=1):
             check_entry(entry, concepts, position, source)
@@ -98,6 +108,7 @@ class ConceptTable:
             sentences=tuple(tuple(tidy(entry[concept]) for concept in concepts) for entry in entries),
             reviewed=content.get("reviewed", False),
             source=source,
+            codes=tuple(read_code(entry.get("code"), f"{source}: class '{entry['name']}'") for entry in entries),
         )
 
     @property
@@ -132,10 +143,9 @@ class ConceptTable:
         if name == "fixed":
             return self
         if name == "aggregated":
-            rows = tuple((_aggregate(row),) for row in self.sentences)
+            rows = tuple((aggregate(row),) for row in self.sentences)
         elif name == "name":
-            image = f"in {_article(self.modality)} {self.modality} image."
-            rows = tuple((f"{label[0].upper()}{label[1:]} {image}",) for label in self.classes)
+            rows = tuple((name_sentence(label, self.modality),) for label in self.classes)
         else:
             raise ValueError(f"{self.source}: unknown text format '{name}', expected one of {', '.join(FORMATS)}.")
         return replace(self, concepts=(name,), sentences=rows)
@@ -174,24 +184,62 @@ class ConceptTable:
         sentences = tuple(tuple(row) for row in rows)
         return replace(self, sentences=sentences, reviewed=self.reviewed and sentences == self.sentences)
 
+    def swapped(self, first: str, second: str) -> ConceptTable:
+        """The table with all sentences of two classes exchanged: each class is described as the other.
 
-def load_concepts(path: str | Path, text_format: str = "fixed") -> ConceptTable:
-    """The table of a file in one of the formats of Table 2, for a configuration; see `ConceptTable`."""
-    return ConceptTable.load(path).as_format(text_format)
+        Raises:
+            ValueError: the table has no such class, or both are the same.
+        """
+        i, j = (self.classes.index(find_name(name, self.classes, "class", self.source)) for name in (first, second))
+        if i == j:
+            raise ValueError(f"{self.source}: '{first}' cannot be swapped with itself; name two classes.")
+        rows = list(self.sentences)
+        rows[i], rows[j] = rows[j], rows[i]
+        return replace(self, sentences=tuple(rows))
+
+    def shuffled(self, seed: int) -> ConceptTable:
+        """The table with its words dealt anew at random, so that nothing but their number is left; see `deal_words`."""
+        return replace(self, sentences=deal_words(self.sentences, seed))
 
 
-def _article(word: str) -> str:
-    """'an' before a vowel sound, an initialism being spelt out: a CT, an MR, an ultrasound."""
-    initial = word[0].upper()
-    return "an" if initial in (_SPOKEN_VOWELS if word[:2].isupper() else "AEIOU") else "a"
+def load_concepts(
+    path: str | Path,
+    text_format: str = "fixed",
+    *,
+    leave_out: str | None = None,
+    shuffle_seed: int | None = None,
+    swap: Sequence[str] | None = None,
+) -> ConceptTable:
+    """The table of a file in one of the formats of Table 2, for a configuration; see `ConceptTable`.
 
+    What follows is for ablations, done in this order, and logged where it puts wrong words to a class.
 
-def _aggregate(row: Sequence[str]) -> str:
-    """'<First>: <second>; <third>; ... .', in which only words that are capital by nature stay capital."""
-    head, *rest = (sentence.rstrip(" .") for sentence in row)
-    return f"{head}: {'; '.join(_decapitalised(part) for part in rest)}." if rest else f"{head}."
+    Args:
+        path: the table's file.
+        text_format: one of ``FORMATS``.
+        leave_out: a concept to do without, before the format is made of the rest.
+        shuffle_seed: deals all words anew at random by this seed.
+        swap: two classes whose words are exchanged. Meant for a trained model, whose checkpoint then warns
+            of other sentences: a network that reads would find each of the two where the other is described.
 
-
-def _decapitalised(text: str) -> str:
-    first = text.split(" ", 1)[0]
-    return text[0].lower() + text[1:] if first == "A" or first[1:2].islower() else text
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no concept table, or an option does not fit it.
+    """
+    table = ConceptTable.load(path)
+    if leave_out is not None:
+        if text_format == "name":
+            raise ValueError(
+                f"`leave_out` ({leave_out!r}) changes nothing where `text_format` is 'name': no concept is read. "
+                "Set one of them back to its default."
+            )
+        table = table.without(leave_out)
+    table = table.as_format(text_format)
+    if shuffle_seed is not None:
+        table = table.shuffled(check_seed(shuffle_seed))
+        logger.warning("The words of %s are shuffled at random (`shuffle_seed` %d).", table.source, shuffle_seed)
+    if swap is not None:
+        first, second = check_pair(swap)
+        table = table.swapped(first, second)
+        logger.warning("The words of '%s' and '%s' in %s are exchanged (`swap`).", first, second, table.source)
+    return table
