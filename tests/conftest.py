@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from monai.networks.nets import SwinUNETR
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from scripts.concepts import ConceptTable
+from scripts.networks.backbones.base import FusableBackbone
 from scripts.networks.backbones.swin_unetr import SwinUNETRBackbone
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.networks.text_encoder import StagedTextEncoder
@@ -55,21 +57,23 @@ def table() -> ConceptTable:
 
 @pytest.fixture
 def make_network(tiny_bert: Path, table: ConceptTable):
-    """Builds a tiny BiPVL-Seg for edges of 32 and more; four output channels with the background."""
+    """Builds a tiny BiPVL-Seg, four output channels with the background; by default on a Swin UNETR, for edges of
+    32 and more. `make_backbone` takes the number of output channels."""
 
-    def make(seed: int = 0, concepts: ConceptTable = table, use_v2: bool = False, **arguments) -> BiPVLSeg:
+    def make_swin(channels: int) -> FusableBackbone:
+        sizes = {"feature_size": 12, "window_size": 4, "depths": (1, 1, 1, 1)}
+        return SwinUNETRBackbone(SwinUNETR(in_channels=1, out_channels=channels, **sizes))
+
+    def make(
+        seed: int = 0,
+        concepts: ConceptTable = table,
+        make_backbone: Callable[[int], FusableBackbone] = make_swin,
+        **arguments,
+    ) -> BiPVLSeg:
         torch.manual_seed(seed)
-        channels = len(concepts.classes) + int(arguments.get("exclusive", True))
-        swin = SwinUNETR(
-            in_channels=1,
-            out_channels=channels,
-            feature_size=12,
-            window_size=4,
-            depths=(1, 1, 1, 1),
-            use_v2=use_v2,
-        )
+        backbone = make_backbone(len(concepts.classes) + int(arguments.get("exclusive", True)))
         encoder = StagedTextEncoder(str(tiny_bert), stage_layers=(1, 1, 1, 1), dropout=0.0)
-        return BiPVLSeg(SwinUNETRBackbone(swin), encoder, concepts, **arguments)
+        return BiPVLSeg(backbone, encoder, concepts, **arguments)
 
     return make
 

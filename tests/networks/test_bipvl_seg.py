@@ -17,13 +17,6 @@ def target_for(image, channels, exclusive=True):
     return torch.randint(0, channels if exclusive else 2, shape, generator=generator).float()
 
 
-@pytest.mark.parametrize("use_v2", [False, True])
-def test_equals_its_backbone_bit_for_bit_at_initialisation(make_network, image, use_v2):
-    network = make_network(use_v2=use_v2).eval()
-    with torch.no_grad():
-        assert torch.equal(network(image), network.backbone.network(image))
-
-
 def test_text_equals_its_bert_at_initialisation(make_network, image):
     network = make_network().train()
     seen = []
@@ -150,6 +143,136 @@ class TestKeptText:
             network(image)
         network(image).square().mean().backward()
         assert network.text_encoder.embeddings.word_embeddings.weight.grad.any()
+
+
+def plain_pass(network, image):
+    """Logits and t_k in training as before stages could be left out: text and image stage by stage, in step."""
+    encoder, mask = network.text_encoder, network.token_mask
+    state = {"hidden": encoder.run_stage(1, encoder.embed(network.token_ids), mask), "mask": mask}
+
+    def fuse(stage, features):
+        if stage > 1:
+            state["hidden"] = encoder.run_stage(stage, state["hidden"], state["mask"])
+        else:
+            state.update(hidden=state["hidden"].repeat(len(image), 1, 1), mask=mask.repeat(len(image), 1))
+        if str(stage - 1) not in network.fusions:
+            return features
+        hidden = state["hidden"]
+        text, features = network.fusions[str(stage - 1)](hidden[:, 0].unflatten(0, (len(image), -1)), features)
+        state["hidden"] = torch.cat([text.flatten(0, 1)[:, None], hidden[:, 1:]], dim=1)
+        return features
+
+    return network.backbone(image, fuse), state["hidden"][:, 0].reshape(len(image), 3, 2, -1)
+
+
+class TestFusedStages:
+    @pytest.fixture
+    def image(self, image):
+        return image[:1]
+
+    @pytest.fixture
+    def count_runs(self):
+        """Counts how often each text stage of a network runs, by hooks on the first layer of each."""
+
+        def attach(network):
+            runs = [0] * 4
+            for i, stage in enumerate(network.text_encoder.stages):
+                stage[0].register_forward_hook(lambda *_, i=i: runs.__setitem__(i, runs[i] + 1))
+            return runs
+
+        return attach
+
+    @pytest.mark.parametrize("stages", [(1, 2, 3, 4), (1, 3), (4,), (2, 3), ()])
+    def test_equal_a_plain_pass_stage_by_stage(self, make_network, awaken, image, stages):
+        network = awaken(make_network(fused_stages=stages)).train()
+        seen = []
+        network.projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+        image = image.repeat(2, 1, 1, 1, 1) * torch.tensor([1.0, -2.0]).view(2, 1, 1, 1, 1)
+        logits, concepts = plain_pass(network, image)
+        # To the bit where the first stage is fused; else sentences are batched otherwise.
+        tolerance = {"atol": 0, "rtol": 0} if 1 in stages else {"atol": 1e-5, "rtol": 1e-4}
+        torch.testing.assert_close(network(image).logits, logits, **tolerance)
+        torch.testing.assert_close(seen[0], concepts, **tolerance)
+
+    @pytest.mark.parametrize(("stages", "names"), [((1, 2, 3, 4), "0123"), ([4], "3"), ([3, 2], "12"), ([], "")])
+    def test_only_these_have_parameters(self, make_network, stages, names):
+        network = make_network(fused_stages=stages)
+        assert {name.split(".")[1] for name in network.state_dict() if name.startswith("fusions.")} == set(names)
+
+    @pytest.mark.parametrize("stages", [(1,), (2, 3), (4,), ()])
+    def test_every_parameter_receives_a_gradient(self, make_network, awaken, image, stages):
+        network = awaken(make_network(fused_stages=stages)).train()
+        BiPVLLoss()(network(image), target_for(image, 4)).backward()
+        dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+        assert [name for name in dead if not name.endswith("key.bias")] == []
+
+    def test_late_fusion_equals_the_backbone_at_initialisation_and_reads(self, make_network, awaken, table, image):
+        network = make_network(fused_stages=[4]).eval()
+        with torch.no_grad():
+            assert torch.equal(network(image), network.backbone(image))
+            before = awaken(network)(image)
+            network.set_concepts(table.replace_sentences({"liver": {"shape": "A long thin tube."}}))
+            assert not torch.allclose(network(image), before)
+
+    @pytest.mark.parametrize(
+        ("stages", "runs_of_two_images"),
+        [
+            ((1, 2, 3, 4), [1, 2, 2, 2]),
+            ((4,), [1, 1, 1, 1]),
+            ((2, 3), [1, 1, 2, 0]),
+            ((1,), [1, 0, 0, 0]),
+            ((), [0] * 4),
+        ],
+    )
+    def test_evaluation_reads_once_what_no_image_touches(
+        self, make_network, image, count_runs, stages, runs_of_two_images
+    ):
+        """And nothing that no image waits for."""
+        network = make_network(fused_stages=stages).eval()
+        runs = count_runs(network)
+        with torch.no_grad():
+            network(image)
+            network(image)
+        assert runs == runs_of_two_images
+
+    @pytest.mark.parametrize(("stages", "sentences"), [((4,), [6, 6, 6, 6]), ((2,), [6, 6, 12, 12])])
+    def test_training_reads_them_once_a_batch(self, make_network, image, stages, sentences):
+        network = make_network(fused_stages=stages).train()
+        sizes = []
+        for stage in network.text_encoder.stages:
+            stage[0].register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
+        network(image.repeat(2, 1, 1, 1, 1))
+        assert sizes == sentences
+
+    @torch.no_grad()
+    def test_changed_weights_of_a_later_stage_are_seen(self, make_network, awaken, image):
+        network = awaken(make_network(fused_stages=[4])).eval()
+        before = network(image)
+        network.text_encoder.stages[3][0].output.dense.weight.mul_(2)
+        after = network(image)
+        assert not torch.equal(after, before)
+        assert torch.equal(after, copy.deepcopy(network).train().eval()(image))
+
+    def test_checkpoint_with_other_stages_does_not_load(self, make_network):
+        with pytest.raises(RuntimeError, match=r"(?s)Missing key.*fusions\.2.*Unexpected key.*fusions\.3"):
+            make_network(fused_stages=[3]).load_state_dict(make_network(fused_stages=[4]).state_dict())
+
+    @pytest.mark.parametrize("stages", [[0], [5], [1, 1], [1.5]])
+    def test_other_stages_raise(self, make_network, stages):
+        found = str(stages).replace("[", r"\[")
+        with pytest.raises(ValueError, match=rf"`fused_stages` lists stages out of \[1, 2, 3, 4\].*; found {found}"):
+            make_network(fused_stages=stages)
+
+    @pytest.mark.parametrize("arguments", [{"num_heads": (3, 6)}, {"vision_self_attention": [True] * 5}])
+    def test_another_number_of_values_than_stages_raises(self, make_network, arguments):
+        name = next(iter(arguments))
+        with pytest.raises(ValueError, match=f"`{name}` needs one value for each of the 4 stages, fused or not"):
+            make_network(**arguments)
+
+
+def test_token_budget_reaches_every_block(make_network):
+    assert [block.token_budget for block in make_network(token_budget=7).fusions.values()] == [7] * 4
+    assert [block.token_budget for block in make_network().fusions.values()] == [24**3] * 4
 
 
 class TestStateDict:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from einops import rearrange
 from monai.networks.blocks import MLPBlock
 from torch import Tensor, nn
 
 from scripts.networks.attention import Attention
+from scripts.networks.token_pooling import pool_tokens
+
+TOKEN_BUDGET = 24**3
 
 
 class BiFusion(nn.Module):
@@ -25,6 +29,9 @@ class BiFusion(nn.Module):
           residual at its own width around the two projections.
         - The last layer of every path into V and back into T starts at zero: at initialisation the block
           hands on both inputs unchanged, so that pretrained weights of either encoder stay useful.
+        - Where V_n has more tokens than ``token_budget``, keys and values of SA on V_n are averages of
+          neighbouring tokens, as many as the budget allows. Queries are never pooled, so that each token keeps
+          an answer of its own, and neither is CA, whose cost is linear in the number of vision tokens.
 
     Args:
         vision_channels: C_n.
@@ -34,6 +41,11 @@ class BiFusion(nn.Module):
         dropout: on attention weights and in the MLPs, in training.
         vision_self_attention: False leaves out SA on V_n, the block's only cost that is quadratic in
             the number of vision tokens.
+        token_budget: to how many vision tokens a vision token attends at most; None for all of them. The
+            default is the 24^3 of Swin UNETR's first stage at 96^3, which is thus exact.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide C_n, or ``token_budget`` is not positive.
 
     Source:
         BiPVL-Seg, section 3.2, eq. 2.
@@ -48,9 +60,15 @@ class BiFusion(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         vision_self_attention: bool = True,
+        token_budget: int | None = TOKEN_BUDGET,
     ) -> None:
         super().__init__()
+        if token_budget is not None and token_budget < 1:
+            raise ValueError(
+                f"`token_budget` must be a positive number of tokens, or null for no limit; found {token_budget}."
+            )
         channels = vision_channels
+        self.token_budget = token_budget
         self.text_in = nn.Linear(text_channels, channels)
         self.text_norm = nn.LayerNorm(channels)
         self.text_self_attention = Attention(channels, num_heads, dropout)
@@ -71,29 +89,31 @@ class BiFusion(nn.Module):
         _starts_at_zero(self.vision_mlp.linear2)
 
     def forward(self, text: Tensor, vision: Tensor) -> tuple[Tensor, Tensor]:
-        """Fuse the tokens of one stage.
+        """Fuse the text tokens and the image features of one stage.
 
         Args:
             text: T_n, B x M x D with M = N * K
-            vision: V_n, B x S x C_n with S = h * w * d
+            vision: V_n, B x C_n x h x w x d; its tokens are the S = h * w * d cells
 
         Returns:
-            the fused T^_n (B x M x D) and V^_n (B x S x C_n)
+            the fused T^_n (B x M x D) and V^_n (B x C_n x h x w x d)
         """
         t = self.text_in(text)
         normed = self.text_norm(t)
         t = t + self.text_self_attention(normed, normed)
 
-        v = vision
+        grid = vision.shape[2:]
+        v = rearrange(vision, "b c h w d -> b (h w d) c")
         if self.vision_self_attention is not None:
             normed = self.vision_norm(v)
-            v = v + self.vision_self_attention(normed, normed)
+            v = v + self.vision_self_attention(normed, pool_tokens(normed, grid, self.token_budget))
 
         v_normed = self.vision_cross_norm(v)
         t = t + self.text_mlp(self.text_cross_attention(self.text_cross_norm(t), v_normed))
         t_fused = self.text_fused_norm(t)
         v = v + self.vision_mlp(self.vision_cross_attention(v_normed, t_fused))
-        return text + self.text_out(t_fused), v
+        height, width, depth = grid
+        return text + self.text_out(t_fused), rearrange(v, "b (h w d) c -> b c h w d", h=height, w=width, d=depth)
 
 
 def _starts_at_zero(layer: nn.Linear) -> nn.Linear:

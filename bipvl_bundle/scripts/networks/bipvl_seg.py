@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from scripts.concepts import ConceptTable
 from scripts.networks.backbones.base import FusableBackbone
-from scripts.networks.bifusion import BiFusion
+from scripts.networks.bifusion import TOKEN_BUDGET, BiFusion
 from scripts.networks.class_embedding import AlignmentProjection, ClassEmbeddingHead
 from scripts.networks.outputs import BiPVLOutput
+from scripts.networks.reading import STAGES, Reading, block_name
 from scripts.networks.text_encoder import StagedTextEncoder
 
 
@@ -33,8 +33,8 @@ class BiPVLSeg(nn.Module):
     Deviations:
         - Stages include their downsampling (the paper's H/2^n would put 48^3 tokens into the first one).
         - One text pass serves fusion and alignment.
-        - Before the first fusion the text does not depend on the image: its first stage runs once a
-          batch. In evaluation without gradients its result is kept until weights or words change.
+        - Up to the first fusion the text does not depend on the image: its stages until there run once a
+          batch. In evaluation without gradients their result is kept until weights or words change.
 
     A state dict remembers the names of the classes and a digest of their sentences. Loading it into a
     network with other classes is an error, with other sentences for the same classes a warning.
@@ -45,15 +45,20 @@ class BiPVLSeg(nn.Module):
         concepts: the words, one class per foreground channel, in label order.
         exclusive: True where classes exclude each other (softmax, background first), False where regions
             overlap (sigmoid, no background).
-        num_heads: attention heads of the BiFusion block of each stage.
+        fused_stages: the stages after which text and image meet, out of 1 to 4; the others have no block.
+            ``[4]`` is late fusion. With none, words and image meet in the alignment loss alone, and in
+            evaluation the text is not read.
+        num_heads: attention heads of the BiFusion block of each of the four stages, fused or not.
         mlp_ratio: hidden width of BiFusion's MLPs, in multiples of the stage's channels.
         dropout: in BiFusion, in training.
         vision_self_attention: BiFusion's self-attention on the image, one switch or one per stage.
+        token_budget: to how many image tokens an image token attends at most, see ``BiFusion``.
         projection_channels: P, width of the shared space of the alignment.
         grid: the class map is pooled to ``grid``^3 cells before its projection.
 
     Raises:
-        ValueError: the backbone has not one output channel for each class (and the background).
+        ValueError: the backbone has not one output channel for each class (and the background); stages
+            other than 1 to 4, or one twice; a list that has not one value for each stage.
 
     Source:
         BiPVL-Seg, section 3 and figure 2.
@@ -70,10 +75,12 @@ class BiPVLSeg(nn.Module):
         concepts: ConceptTable,
         *,
         exclusive: bool = True,
+        fused_stages: Sequence[int] = STAGES,
         num_heads: Sequence[int] = (3, 6, 12, 24),
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         vision_self_attention: bool | Sequence[bool] = True,
+        token_budget: int | None = TOKEN_BUDGET,
         projection_channels: int = 128,
         grid: int = 3,
     ) -> None:
@@ -85,22 +92,26 @@ class BiPVLSeg(nn.Module):
                 f"{expected} output channels{' with the background' if exclusive else ''}; the backbone has "
                 f"{backbone.out_channels}. Set `out_channels` to {expected}, or use the table of this data set."
             )
-        stages = len(backbone.stage_channels)
         if isinstance(vision_self_attention, bool):
-            vision_self_attention = [vision_self_attention] * stages
+            vision_self_attention = [vision_self_attention] * len(STAGES)
+        _check_stages(fused_stages, num_heads=num_heads, vision_self_attention=vision_self_attention)
         self.backbone = backbone
         self.text_encoder = text_encoder
         self.exclusive = exclusive
-        self.fusions = nn.ModuleList(
-            BiFusion(
-                channels,
-                text_encoder.channels,
-                num_heads=heads,
-                mlp_ratio=mlp_ratio,
-                dropout=dropout,
-                vision_self_attention=attend,
-            )
-            for channels, heads, attend in zip(backbone.stage_channels, num_heads, vision_self_attention, strict=True)
+        self.fused_stages = tuple(sorted(fused_stages))
+        self.fusions = nn.ModuleDict(
+            {
+                block_name(stage): BiFusion(
+                    backbone.stage_channels[stage - 1],
+                    text_encoder.channels,
+                    num_heads=num_heads[stage - 1],
+                    mlp_ratio=mlp_ratio,
+                    dropout=dropout,
+                    vision_self_attention=vision_self_attention[stage - 1],
+                    token_budget=token_budget,
+                )
+                for stage in self.fused_stages
+            }
         )
         self.class_embedding = ClassEmbeddingHead(backbone.stage_channels[-1], backbone.out_channels)
         self.projection = AlignmentProjection(text_encoder.channels, projection_channels=projection_channels, grid=grid)
@@ -125,13 +136,13 @@ class BiPVLSeg(nn.Module):
         self.register_buffer("token_mask", mask.to(device), persistent=False)
         same = torch.as_tensor(concepts.same_sentence(), dtype=torch.bool, device=device)
         self.register_buffer("same_sentence", same, persistent=False)
-        self._kept_stage1: tuple[Any, Tensor] | None = None
+        self._kept_text: tuple[Any, Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor | BiPVLOutput:
         """Segment a batch of images (B x in_channels x H x W x D)."""
         if isinstance(image, MetaTensor):
             image = image.as_tensor()
-        reading = _Reading(self, batch=image.shape[0])
+        reading = Reading(self, batch=image.shape[0])
         logits = self.backbone(image, reading.fuse)
         if not self.training:
             return logits
@@ -142,27 +153,36 @@ class BiPVLSeg(nn.Module):
     def train(self, mode: bool = True) -> BiPVLSeg:
         """Set the mode; training forgets what evaluation has kept of the text."""
         if mode:
-            self._kept_stage1 = None
+            self._kept_text = None
         return super().train(mode)
 
-    def read_stage1(self) -> Tensor:
-        """The first text stage, which no image has touched: N*K x L x D."""
+    def read_alone(self) -> Tensor:
+        """The text stages up to the first fusion, which no image has touched: N*K x L x D."""
         if self.training or torch.is_grad_enabled():
-            return self._compute_stage1()
-        key = self._stage1_key()
-        if self._kept_stage1 is None or self._kept_stage1[0] != key:
-            self._kept_stage1 = (key, self._compute_stage1())
-        return self._kept_stage1[1]
+            return self._compute_alone()
+        key = self._text_key()
+        if self._kept_text is None or self._kept_text[0] != key:
+            self._kept_text = (key, self._compute_alone())
+        return self._kept_text[1]
 
-    def _compute_stage1(self) -> Tensor:
-        return self.text_encoder.run_stage(1, self.text_encoder.embed(self.token_ids), self.token_mask)
+    @property
+    def stages_alone(self) -> int:
+        """How many text stages no image touches: those up to the first fusion."""
+        return min(self.fused_stages, default=len(STAGES))
 
-    def _stage1_key(self) -> tuple[Any, ...]:
-        """What the first text stage depends on; in-place changes of a weight count up its version.
+    def _compute_alone(self) -> Tensor:
+        hidden = self.text_encoder.embed(self.token_ids)
+        for stage in range(1, self.stages_alone + 1):
+            hidden = self.text_encoder.run_stage(stage, hidden, self.token_mask)
+        return hidden
+
+    def _text_key(self) -> tuple[Any, ...]:
+        """What the text stages before any image depend on; in-place changes of a weight count up its version.
 
         Changes through ``weight.data`` do not: after them, call ``train()`` or ``set_concepts``.
         """
-        weights = [*self.text_encoder.embeddings.parameters(), *self.text_encoder.stages[0].parameters()]
+        read = [self.text_encoder.embeddings, *self.text_encoder.stages[: self.stages_alone]]
+        weights = [weight for module in read for weight in module.parameters()]
         versions = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
         device = self.token_ids.device
         autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
@@ -179,7 +199,7 @@ class BiPVLSeg(nn.Module):
         Raises:
             ValueError: the checkpoint was trained for other classes.
         """
-        self._kept_stage1 = None
+        self._kept_text = None
         memory = json.loads(bytes(state.tolist()).decode())
         if memory["classes"] != list(self.concepts.classes):
             raise ValueError(
@@ -195,33 +215,14 @@ class BiPVLSeg(nn.Module):
             )
 
 
-class _Reading:
-    """The sentences on their way through the text stages during one forward pass."""
-
-    def __init__(self, network: BiPVLSeg, batch: int) -> None:
-        self.network = network
-        self.batch = batch
-        self.hidden = network.read_stage1()  # S x L x D, S = N * K; from the first fusion on B*S x L x D
-        self.mask = network.token_mask
-        self.features: Tensor | None = None
-
-    def fuse(self, stage: int, features: Tensor) -> Tensor:
-        """Read on to the end of a stage, then fuse it with the image features of that stage."""
-        if stage > 1:
-            self.hidden = self.network.text_encoder.run_stage(stage, self.hidden, self.mask)
-        else:
-            self.hidden = self.hidden.repeat(self.batch, 1, 1)
-            self.mask = self.mask.repeat(self.batch, 1)
-        text = rearrange(self.hidden[:, 0], "(b s) c -> b s c", b=self.batch)
-        vision = rearrange(features, "b c h w d -> b (h w d) c")
-        text, vision = self.network.fusions[stage - 1](text, vision)
-        fused_cls = rearrange(text, "b s c -> (b s) 1 c").to(self.hidden.dtype)
-        self.hidden = torch.cat([fused_cls, self.hidden[:, 1:]], dim=1)
-        height, width, depth = features.shape[2:]
-        self.features = rearrange(vision, "b (h w d) c -> b c h w d", h=height, w=width, d=depth)
-        return self.features
-
-    def concepts(self) -> Tensor:
-        """The fused [CLS] states after the last stage: B x N x K x D."""
-        classes = len(self.network.concepts.classes)
-        return rearrange(self.hidden[:, 0], "(b n k) c -> b n k c", b=self.batch, n=classes)
+def _check_stages(fused_stages: Sequence[int], **by_stage: Sequence[object]) -> None:
+    if not set(fused_stages) <= set(STAGES) or len(set(fused_stages)) != len(fused_stages):
+        raise ValueError(
+            f"`fused_stages` lists stages out of {list(STAGES)}, each once; found {list(fused_stages)}. [4] is "
+            "late fusion, [] no fusion."
+        )
+    for name, values in by_stage.items():
+        if len(values) != len(STAGES):
+            raise ValueError(
+                f"`{name}` needs one value for each of the {len(STAGES)} stages, fused or not; found {list(values)}."
+            )

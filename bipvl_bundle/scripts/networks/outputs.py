@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -29,3 +30,6 @@ class BiPVLOutput:
     vision_embeddings: Tensor
     concept_embeddings: Tensor
     same_sentence: Tensor
+
+
+torch.export.register_dataclass(BiPVLOutput)  # lets DistributedDataParallel find the tensors in it

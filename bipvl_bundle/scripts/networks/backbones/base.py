@@ -57,6 +57,27 @@ class FusableBackbone(nn.Module):
         self._check_image(image)
         return self.encode_decode(image, fuse)
 
+    def _require(self, network: nn.Module, kind: type[nn.Module]) -> None:
+        """Raise TypeError where the network to adapt is not of the class that the adapter is for."""
+        if not isinstance(network, kind):
+            raise TypeError(
+                f"{type(self).__name__} adapts monai.networks.nets.{kind.__name__}; found "
+                f"{type(network).__module__}.{type(network).__qualname__}. Use the adapter of that network."
+            )
+
+    def _require_cells(self, image: Tensor) -> None:
+        """Raise ValueError where a single cell is left at the last stage that a norm takes its statistics over.
+
+        Instance norm always does, batch norm in training.
+        """
+        if max(image.shape[2:]) > self.divisor:
+            return
+        if self.training or any(isinstance(module, nn.InstanceNorm3d) for module in self.modules()):
+            raise ValueError(
+                f"An ROI of {tuple(image.shape[2:])} leaves {type(self).__name__} a single cell at its last stage, "
+                f"over which its norm has no statistics. Set at least one edge of `roi_size` to {2 * self.divisor}."
+            )
+
     def _check_image(self, image: Tensor) -> None:
         name = type(self).__name__
         if image.ndim != 5:

@@ -18,7 +18,7 @@ class SwinUNETRBackbone(FusableBackbone):
 
     Raises:
         TypeError: ``network`` is not a MONAI ``SwinUNETR``.
-        ValueError: in training, an image that is a single cell at the last stage.
+        ValueError: an image that is a single cell at the last stage.
 
     Source:
         Hatamizadeh et al., "Swin UNETR" (2021); He et al., "SwinUNETR-V2" (2023).
@@ -26,11 +26,7 @@ class SwinUNETRBackbone(FusableBackbone):
 
     def __init__(self, network: SwinUNETR) -> None:
         super().__init__()
-        if not isinstance(network, SwinUNETR):
-            raise TypeError(
-                "SwinUNETRBackbone adapts monai.networks.nets.SwinUNETR; found "
-                f"{type(network).__module__}.{type(network).__qualname__}. Use the adapter of that network."
-            )
+        self._require(network, SwinUNETR)
         self.network = network
         patch_embedding = network.swinViT.patch_embed.proj
         width, patch = patch_embedding.out_channels, network.patch_size
@@ -41,11 +37,7 @@ class SwinUNETRBackbone(FusableBackbone):
         self.divisor = patch**5
 
     def encode_decode(self, image: Tensor, fuse: Fuse) -> Tensor:
-        if self.training and max(image.shape[2:]) == self.divisor:
-            raise ValueError(
-                f"An ROI of {tuple(image.shape[2:])} leaves Swin UNETR a single cell at its last stage, which "
-                f"its instance norm cannot train on. Set at least one edge of `roi_size` to {2 * self.divisor}."
-            )
+        self._require_cells(image)
         net, swin = self.network, self.network.swinViT
         features = swin.pos_drop(swin.patch_embed(image))
         skips = [swin.proj_out(features, net.normalize)]
