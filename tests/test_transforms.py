@@ -213,6 +213,25 @@ class TestCheckCased:
         with pytest.raises(ValueError, match=r"expected 1 or 2 channel\(s\), found 3"):
             regions({"image": torch.as_tensor(image)[None], "label": torch.ones(3, *SHAPE)})
 
+    def test_problems_tell_the_first_fault_of_each_volume_and_raise_none(
+        self, image: NDArray[Any], label: NDArray[Any]
+    ) -> None:
+        image[0, 0, 0] = np.nan
+        label[0, 0, 0] = 9
+        case = {"image": torch.as_tensor(image)[None], "label": torch.as_tensor(label)[None]}
+        of_image, of_label = check().problems(case)
+        assert "found 1 NaN" in of_image
+        assert "found also 9" in of_label
+        assert check().problems({"image": torch.zeros(1, *SHAPE), "label": case["label"][:, 1:]})[1:] == [
+            "image 'image' and label 'label': expected one shape, found 6 x 7 x 8 and 5 x 7 x 8; check that they "
+            "belong together, or resample the label to the image's grid"
+        ]
+        with pytest.raises(ValueError, match="found 1 NaN"):
+            check()(case)
+
+    def test_a_sound_case_has_no_problems(self, case: Case) -> None:
+        assert check().problems(load(case)) == []
+
     def test_disagreeing_counts_raise(self) -> None:
         with pytest.raises(ValueError, match=r"the 2 class_names, which makes 3, found 2"):
             check(num_classes=2)

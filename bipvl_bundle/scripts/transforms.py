@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -91,22 +92,45 @@ class CheckCased(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
+        for checks in self._checks(case):
+            for check in checks:
+                check()
+        return case
+
+    def problems(self, data: Mapping[Hashable, Any]) -> list[str]:
+        """What a call would stop at, and what it would stop at next: the first fault of each volume of a case.
+
+        Raises:
+            KeyError: a case lacks an image.
+        """
+        found = []
+        for checks in self._checks(data):
+            try:
+                for check in checks:
+                    check()
+            except ValueError as error:
+                found.append(str(error))
+        return found
+
+    def _checks(self, case: Mapping[Hashable, Any]) -> list[list[Callable[[], None]]]:
+        """One list a volume; a check relies on those before it in its list."""
         images = self._images(case)
+        lists: list[list[Callable[[], None]]] = []
         for key, image in images.items():
             name = f"image {_file(image, key)}"
-            _check_grid(image, name, (self.num_channels,), "set num_channels to match")
-            _check_finite(image, name)
-            _check_content(image, name)
+            grid = partial(_check_grid, image, name, (self.num_channels,), "set num_channels to match")
+            lists.append([grid, partial(_check_finite, image, name), partial(_check_content, image, name)])
         if self.label_key in case:
             label = case[self.label_key]
             name = f"label {_file(label, self.label_key)}"
             regions = () if self.exclusive else (len(self.class_names),)
-            _check_grid(label, name, (1, *regions), "give it one channel with the number of the class")
+            advice = "give it one channel with the number of the class"
+            lists.append([partial(_check_grid, label, name, (1, *regions), advice)])
             for key, image in list(images.items())[:1]:
-                self._check_alignment(image, label, f"image {_file(image, key)} and {name}")
-            _check_finite(label, name)
-            self._check_values(label, name)
-        return case
+                names = f"image {_file(image, key)} and {name}"
+                lists[-1].append(partial(self._check_alignment, image, label, names))
+            lists[-1] += [partial(_check_finite, label, name), partial(self._check_values, label, name)]
+        return lists
 
     def _images(self, case: Mapping[Hashable, Any]) -> dict[Hashable, torch.Tensor]:
         keys = [key for key in self.keys if key != self.label_key]

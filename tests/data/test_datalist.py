@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.data.datalist import (
+    datalist_sections,
     evaluation_items,
     inference_items,
     load_datalist,
@@ -56,6 +57,23 @@ class TestLoadDatalist:
     def test_folder_may_be_relative_to_the_current_one(self, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(dataset.parent)
         assert load_datalist(dataset.name) == load_datalist(dataset)
+
+    def test_labels_are_kept_where_they_are_if_they_may_lack(self, dataset: Path) -> None:
+        content = json.loads((dataset / "dataset.json").read_text())
+        content["test"] = ["imagesTs/heart_8.nii.gz", content["training"][0]]
+        write(dataset, content)
+        assert ["label" in item for item in load_datalist(dataset, "test", None)] == [False, True]
+
+    def test_files_may_be_absent_if_that_is_said(self, dataset: Path) -> None:
+        (dataset / "imagesTr" / "heart_4.nii.gz").unlink()
+        assert load_datalist(dataset, must_exist=False)[0]["case"] == "heart_4"
+        with pytest.raises(FileNotFoundError, match=r"heart_4"):
+            load_datalist(dataset)
+
+    def test_sections_are_the_lists_with_entries(self, dataset: Path) -> None:
+        assert datalist_sections(dataset) == ["training", "test"]
+        write(dataset, {"name": "Heart", "labels": {}, "training": ["a.nii.gz"], "test": []})
+        assert datalist_sections(dataset) == ["training"]
 
     def test_json_file_of_another_name_is_taken_with_paths_from_its_own_folder(self, dataset: Path) -> None:
         other = write(dataset / "lists", {"validation": [{"image": "../imagesTr/heart_1.nii.gz"}]}, "mine.json")
@@ -233,3 +251,24 @@ class TestEvaluationItems:
     def test_unknown_split_raises(self, dataset: Path) -> None:
         with pytest.raises(ValueError, match=r"no split 'training'.*'validation' or 'test'"):
             evaluation_items(dataset, "training", 0, 2)
+
+    def test_test_case_that_was_trained_on_raises(self, dataset: Path) -> None:
+        content = json.loads((dataset / "dataset.json").read_text())
+        content["test"] = [{**content["training"][0], "case": "by another name"}]
+        (dataset / "dataset.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="such as 'by another name', are of an image or a patient"):
+            evaluation_items(dataset, "test", 0, 2)
+
+    def test_test_section_stands_alone(self, dataset: Path) -> None:
+        content = json.loads((dataset / "dataset.json").read_text())
+        (dataset / "dataset.json").write_text(json.dumps({"test": content["training"]}))
+        items = evaluation_items(dataset, "test", 0, 2)
+        assert len(items) == len(content["training"])
+        assert all({"image", "reference", "case"} <= item.keys() and "label" not in item for item in items)
+
+
+def test_absent_list_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"no datalist .*datalist_amos22\.json.*python -m scripts\.cli datalist"
+    ):
+        load_datalist(tmp_path / "datalist_amos22.json")

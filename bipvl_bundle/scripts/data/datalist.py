@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.data.folds import Item, fold_split
+from scripts.data.partition import require_unseen
 
 PathLike = str | os.PathLike[str]
 
@@ -16,7 +17,9 @@ NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _KEPT = ("fold", "patient")
 
 
-def load_datalist(dataset_dir: PathLike, section: str = "training", labelled: bool = True) -> list[Item]:
+def load_datalist(
+    dataset_dir: PathLike, section: str = "training", labelled: bool | None = True, *, must_exist: bool = True
+) -> list[Item]:
     """The entries of one section of a datalist in the Medical Segmentation Decathlon's format.
 
     Relative paths in the file are relative to the file's own folder. An entry is
@@ -27,7 +30,8 @@ def load_datalist(dataset_dir: PathLike, section: str = "training", labelled: bo
     Args:
         dataset_dir: the folder that holds `dataset.json`, or the JSON file itself.
         section: which list of the file.
-        labelled: require a label of every entry; otherwise labels are left out.
+        labelled: True: require a label of every entry. False: leave labels out. None: keep them where they are.
+        must_exist: require every file to be there.
 
     Returns:
         `{"image": path or list of paths, "label": path, "case": name}`, paths absolute, in the file's order.
@@ -40,8 +44,14 @@ def load_datalist(dataset_dir: PathLike, section: str = "training", labelled: bo
     path = _datalist_path(dataset_dir)
     entries = _section(path, _read_json(path), section)
     items = [_item(path, f"entry {i} of section '{section}'", e, labelled) for i, e in enumerate(entries)]
-    _require_files(path, section, items)
+    if must_exist:
+        _require_files(path, section, items)
     return _require_unique(items, f"section '{section}' of '{path}'")
+
+
+def datalist_sections(dataset_dir: PathLike) -> list[str]:
+    """The names of the lists in a datalist that are not empty; the errors of `load_datalist` for the file."""
+    return _filled_lists(_read_json(_datalist_path(dataset_dir)))
 
 
 def training_items(
@@ -69,12 +79,15 @@ def evaluation_items(dataset_dir: PathLike, split: str, fold: int, num_folds: in
         seed: of the model's training.
 
     Raises:
-        ValueError: another split, and the errors of `load_datalist` and `folds.fold_split`.
+        ValueError: another split, a test case whose image or patient is also in section "training", and the
+            errors of `load_datalist` and `folds.fold_split`.
     """
     if split == "validation":
         items = validation_items(dataset_dir, fold, num_folds, seed)
     elif split == "test":
         items = load_datalist(dataset_dir, "test")
+        if "training" in datalist_sections(dataset_dir):
+            require_unseen(load_datalist(dataset_dir, labelled=False, must_exist=False), items)
     else:
         raise ValueError(f"There is no split '{split}' to evaluate on; expected 'validation' or 'test'.")
     return [{("reference" if key == "label" else key): value for key, value in item.items()} for item in items]
@@ -131,7 +144,10 @@ def _datalist_path(dataset_dir: PathLike) -> Path:
     source = _absolute(dataset_dir)
     if source.suffix == ".json" and not source.is_dir():
         if not source.is_file():
-            raise FileNotFoundError(f"There is no datalist '{source}'; expected a JSON file like the Decathlon's.")
+            raise FileNotFoundError(
+                f"There is no datalist '{source}'; expected a JSON file like the Decathlon's. That of a public data "
+                "set is made from its official folder by `python -m scripts.cli datalist`."
+            )
         return source
     advice = (
         "Expected a folder in the Medical Segmentation Decathlon's layout: dataset.json, imagesTr/ and "
@@ -163,14 +179,18 @@ def _section(path: Path, content: Mapping[str, Any], section: str) -> list[Any]:
     if isinstance(entries, list) and entries:
         return entries
     state = "no" if section not in content else "an empty" if entries == [] else "no list as"
-    others = [name for name, value in content.items() if isinstance(value, list) and value and name != section]
+    others = [name for name in _filled_lists(content) if name != section]
     raise ValueError(
         f"'{path}' has {state} section '{section}'; expected a list of {{'image': ..., 'label': ...}}. "
         f"Sections with entries: {', '.join(others) or 'none'}."
     )
 
 
-def _item(path: Path, where: str, entry: Any, labelled: bool) -> Item:
+def _filled_lists(content: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in content.items() if isinstance(value, list) and value]
+
+
+def _item(path: Path, where: str, entry: Any, labelled: bool | None) -> Item:
     fields = {"image": entry} if isinstance(entry, str) else entry
     if not isinstance(fields, dict):
         raise ValueError(f"{where} of '{path}' is {entry!r}; expected {{'image': ..., 'label': ...}}.")
@@ -180,7 +200,7 @@ def _item(path: Path, where: str, entry: Any, labelled: bool) -> Item:
         raise ValueError(f"{where} of '{path}' has image {image!r}; expected a path or a list of paths.")
     images = [_resolve(path, f) for f in files]
     item: Item = {"image": images if isinstance(image, list) else images[0]}
-    if labelled:
+    if labelled or (labelled is None and label is not None):
         if not isinstance(label, str) or not label:
             raise ValueError(
                 f"{where} of '{path}' has label {label!r}; expected a path. Cases without a label can only "

@@ -1,0 +1,48 @@
+"""Voxel grids as the network's pipeline sees them: axes along right, anterior and superior, in millimetres."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import ArrayLike
+
+AXES = ("right", "anterior", "superior")
+
+
+class Grid(NamedTuple):
+    """The grid of a volume once its axes point to the right, to the front and upwards."""
+
+    size: tuple[int, ...]  # voxels
+    spacing: tuple[float, ...]  # mm
+    stored: str  # what the axes of the file point to, as "RAS" or "LPS"
+
+    def resampled(self, spacing: Sequence[float]) -> tuple[int, ...]:
+        """The size in voxels after resampling to `spacing` (mm), by which the centres of the end voxels stay."""
+        pairs = zip(self.size, self.spacing, spacing, strict=True)
+        return tuple(round((n - 1) * old / new + 1) for n, old, new in pairs)
+
+
+def memory_text(size: float) -> str:
+    """A number of bytes, to read."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def ras_grid(affine: ArrayLike, shape: Sequence[int]) -> Grid:
+    """The grid of a volume that is stored with `shape` and the 4 x 4 `affine` (mm).
+
+    Raises:
+        ValueError: the affine has an axis without length or direction, or the volume is not of 3 dimensions.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    if len(shape) != 3:
+        raise ValueError(f"expected 3 spatial dimensions, found {len(shape)} (shape {tuple(shape)})")
+    lengths = nib.affines.voxel_sizes(matrix)
+    axes = nib.io_orientation(matrix)[:, 0] if np.isfinite(matrix).all() else np.full(3, np.nan)
+    if not (np.isfinite(axes).all() and (lengths > 0).all()):
+        raise ValueError(f"expected an affine with three directions, found {matrix.tolist()}; correct the header")
+    order = np.argsort(axes)
+    size, spacing = (tuple(values[i] for i in order) for values in (list(shape), lengths.tolist()))
+    return Grid(size, spacing, "".join(nib.aff2axcodes(matrix)))
