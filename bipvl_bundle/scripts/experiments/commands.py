@@ -1,0 +1,93 @@
+"""The command that runs a set of experiments and compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scripts.experiments.compare import remarks_on, scored_in, write_comparison
+from scripts.experiments.description import ExperimentSet
+from scripts.experiments.loading import load_set
+from scripts.experiments.runner import Runner
+from scripts.metrics.comparison_table import Comparison
+
+
+def run_experiments(
+    file: str | None = None,
+    *,
+    experiments: Mapping[str, Any] | None = None,
+    output: str | None = None,
+    base: Sequence[str] | None = None,
+    folds: Sequence[int] | int | None = None,
+    seeds: Sequence[int] | int | None = None,
+    evaluate_on: str | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    reference: str | None = None,
+    jobs: int | None = None,
+    threads: int | None = None,
+    only: Sequence[str] | str | None = None,
+    dry_run: bool = False,
+    **options: Any,
+) -> None:
+    """Run experiments x folds x seeds, then print and write their comparison.
+
+        python -m scripts.cli experiments configs/experiments/table3_phantom.yaml --jobs 2
+
+    Each run is a process of its own in OUTPUT/EXPERIMENT/foldN_seedN: its model, its log, its scores, what it was
+    run with (configuration.json, arguments.json), and at last the mark that it is complete (run.json). Called
+    again, the command skips what is complete and goes on where a killed run has got to; a run that fails is
+    shown, and the others go on. A folder of another configuration is an error, and left as it is. Config files
+    are names within the bundle's configs, or paths; paths are relative to the current folder. The exit status
+    is 1 where a run has failed, 130 after Ctrl-C or SIGTERM.
+
+    Args:
+        file: YAML with any of the following; what is given here wins
+        experiments: {name: [overlay, ...]}, or {name: {title, overlays, options}}; {name: {evaluates: other,
+            overlays, options}} scores the other's models under its own overlays and options
+        output: folder of the set
+        base: config files below all overlays; train.yaml by default
+        folds: folds to hold out, such as [0,1,2]
+        seeds: such as [0,1]; a seed also decides which case is in which fold
+        evaluate_on: validation (the fold held out) or test
+        evaluation: options of the evaluation alone, such as {nsd_tolerance: 1.0}
+        reference: the experiment that the others are tested against
+        jobs: runs at a time
+        threads: of each run; by default the cores are shared among the jobs
+        only: names of the experiments to run this time
+        dry_run: check everything that needs no data, and list what would be run
+        options: further options of every experiment, as for monai.bundle, such as --max_epochs 36
+    """
+    fields = {"experiments": experiments, "output": output, "base": base, "folds": folds, "seeds": seeds}
+    fields |= {"evaluate_on": evaluate_on, "evaluation": evaluation, "reference": reference}
+    described = load_set(file, **fields, jobs=jobs, threads=threads, options=options or None)
+    runner = Runner(described, only=_chosen(described, only))
+    if dry_run:
+        runner.check_configs()
+        for run in runner.runs:
+            print(f"{run}: {runner.state(run)}")
+        return
+    runner.check()
+    try:
+        failures = runner.run()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    markers = [run.steps[-1].marker for run in runner.planned if run.steps[-1].is_done()]
+    comparison = Comparison(
+        scored_in(described, markers),
+        reference=described.reference,
+        evaluate_on=described.evaluate_on,
+        failures=failures,
+        remarks=remarks_on(markers),
+    )
+    write_comparison(described.output, comparison, described.evaluate_on)
+    if failures:
+        raise SystemExit(1)
+
+
+def _chosen(described: ExperimentSet, only: Sequence[str] | str | None) -> list[str]:
+    names = [experiment.name for experiment in described.experiments]
+    chosen = names if only is None else [only] if isinstance(only, str) else list(only)
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise ValueError(f"There is no experiment {', '.join(map(repr, unknown))} in the set: {', '.join(names)}.")
+    return chosen

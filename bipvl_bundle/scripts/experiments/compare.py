@@ -1,0 +1,112 @@
+"""The comparison of a set's completed runs, from what lies in their folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scripts.experiments.description import SPLITS, ExperimentSet
+from scripts.experiments.steps import MARKER
+from scripts.metrics.comparison import Scored, read_scores
+from scripts.metrics.comparison_table import Comparison
+
+PER_CASE = "metrics_per_case.csv"
+
+
+def compare_runs(output: str, reference: str | None = None, evaluate_on: str = "validation") -> None:
+    """Print and write the comparison of the runs that are complete below a folder, without running any.
+
+    Args:
+        output: the `output` of a set of experiments
+        reference: name of the experiment that the others are tested against
+        evaluate_on: the split that was scored, validation or test
+    """
+    if evaluate_on not in SPLITS:
+        raise ValueError(f"evaluate_on is '{evaluate_on}'; expected one of {', '.join(SPLITS)}.")
+    folder = Path(output).expanduser()
+    markers = find_markers(folder, evaluate_on)
+    comparison = Comparison(
+        scored_of(markers), reference=reference, evaluate_on=evaluate_on, remarks=remarks_on(markers)
+    )
+    write_comparison(folder, comparison, evaluate_on)
+
+
+def find_markers(output: Path, evaluate_on: str) -> list[Path]:
+    """The marks of all runs below `output` that are scored on a split.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    markers = sorted(output.glob(f"*/fold*_seed*/{evaluate_on}/{MARKER}"))
+    if not markers:
+        raise FileNotFoundError(
+            f"There is no completed run scored on '{evaluate_on}' below '{output}'; expected "
+            f"EXPERIMENT/foldN_seedN/{evaluate_on}/{MARKER}, as a set of experiments makes them."
+        )
+    return markers
+
+
+def scored_of(markers: Sequence[Path]) -> list[Scored]:
+    """The scores of runs by their marks, in the order of the set that ran them."""
+    records = sorted(((_read(path), path.parent) for path in markers), key=lambda pair: pair[0]["position"])
+    by_name: dict[str, list[tuple[dict[str, Any], Path]]] = {}
+    for record, folder in records:
+        by_name.setdefault(record["experiment"], []).append((record, folder))
+    return [_scored(name, pairs) for name, pairs in by_name.items()]
+
+
+def scored_in(described: ExperimentSet, markers: Sequence[Path]) -> list[Scored]:
+    """The same in the order and with the titles of a set, those without a run too."""
+    found = {scored.name: scored for scored in scored_of(markers)}
+    empty = {experiment.name: Scored(experiment.name, experiment.title, {}) for experiment in described.experiments}
+    return [replace(found.get(e.name, empty[e.name]), title=e.title) for e in described.experiments]
+
+
+def remarks_on(markers: Sequence[Path]) -> list[str]:
+    """What a reader of the comparison should know about how the runs came about."""
+    versions = {_read(path)["code"] for path in markers}
+    return [f"The runs were made by {len(versions)} versions of the code, see run.json."] if len(versions) > 1 else []
+
+
+def write_comparison(output: Path, comparison: Comparison, evaluate_on: str) -> None:
+    """Print the table, and write it with its numbers beside the experiments' folders."""
+    text = comparison.markdown()
+    print(f"\n{text}")
+    output.mkdir(parents=True, exist_ok=True)
+    stem = output / f"comparison_{evaluate_on}"
+    _write(stem.with_suffix(".md"), text)
+    _write_rows(stem.with_suffix(".csv"), comparison.summary_rows())
+    _write_rows(output / f"tests_{evaluate_on}.csv", comparison.test_rows())
+    print(f"Written to {stem}.md and .csv")
+
+
+def _scored(name: str, records: Sequence[tuple[Mapping[str, Any], Path]]) -> Scored:
+    runs = {(record["fold"], record["seed"]): read_scores(folder / PER_CASE) for record, folder in records}
+    return Scored(name, records[-1][0]["title"], runs, records[-1][0]["parameters"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        path.unlink(missing_ok=True)  # of an earlier comparison, which it would contradict
+        return
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(part, path)

@@ -1,0 +1,65 @@
+"""JSON records of what was run, and how two of them differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from scripts.experiments.description import BUNDLE_ROOT
+
+PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def digest_of(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def code_digest() -> str:
+    """Of the bundle's scripts, to tell runs of different versions apart."""
+    found = hashlib.sha256()
+    for path in sorted((BUNDLE_ROOT / "scripts").rglob("*.py")):
+        found.update(path.relative_to(BUNDLE_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def differences(old: Any, new: Any, id: str = "") -> Iterator[str]:
+    """What differs between two identities, in words, by config id."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            deeper = f"{id}#{key}" if id else key
+            if key not in old or key not in new:
+                yield f"{_shown(deeper)} is {'new' if key in new else 'gone'}"
+            else:
+                yield from differences(old[key], new[key], deeper)
+    elif old != new:
+        yield f"{_shown(id)} was {_brief(old)} and is now {_brief(new)}"
+
+
+def _shown(id: str) -> str:
+    return id.removeprefix("configuration#")
+
+
+def _brief(value: Any, longest: int = 60) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= longest else text[: longest - 3] + "..."

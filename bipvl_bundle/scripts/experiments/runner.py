@@ -1,0 +1,235 @@
+"""Runs what a set of experiments still lacks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scripts.config_check import check_config
+from scripts.experiments.description import ExperimentSet
+from scripts.experiments.failure import read_failure
+from scripts.experiments.process import Processes, termination_as_interrupt
+from scripts.experiments.records import differences
+from scripts.experiments.steps import Identity, Run, Step, plan_runs
+
+Launch = Callable[[list[str], Path, Mapping[str, str]], int]
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)  # at once in a file too
+
+
+class Runner:
+    """Brings the runs of a set to completion, one after the other or a few at a time.
+
+    A run that is complete is skipped, one that was killed goes on from its last epoch, one that fails is shown
+    and the others go on. Nothing of the state is in memory: it is all in the folders of the runs.
+
+    Args:
+        described: the set.
+        only: names of the experiments to run; all by default.
+        launch: runs a command with a log and further environment variables, returns its exit status; by default
+            a child process.
+        say: takes each line of progress.
+    """
+
+    def __init__(
+        self,
+        described: ExperimentSet,
+        *,
+        only: Sequence[str] | None = None,
+        launch: Launch | None = None,
+        say: Callable[[str], None] = tell,
+    ) -> None:
+        self.described = described
+        self.planned = plan_runs(described)
+        self.runs = [run for run in self.planned if only is None or run.experiment.name in only]
+        self.processes = Processes()
+        self.launch = launch or self.processes.run
+        self.say = say
+        self.failures: dict[str, str] = {}
+        self._identities: dict[Path, Identity] = {}
+        self._begun = time.monotonic()
+        self._seconds: list[float] = []
+        self._finished = 0
+
+    def check(self) -> None:
+        """Look at everything that can be known before hours of work; nothing is written but a missing data set.
+
+        Raises:
+            ValueError: an overlay is absent, a config set has a problem, a fold does not exist, a folder is that
+                of another configuration, or two experiments would score different cases; every experiment
+                concerned is named.
+        """
+        self.check_configs()
+        compared = [run for run in self.planned if run in self.runs or self.state(run) == "complete"]
+        _refuse([text for run in compared for text in self._folder_problems(run)])
+        _refuse(list(self._case_problems(compared)))
+
+    def check_configs(self) -> None:
+        """The part of `check` that needs no data and no folder.
+
+        Raises:
+            ValueError: an overlay is absent or a config set has a problem.
+        """
+        one_each = {run.experiment.name: run for run in self.runs}
+        _refuse([text for run in one_each.values() for text in _config_problems(run)])
+
+    def run(self) -> dict[str, str]:
+        """Run what is not complete; what went wrong, by run."""
+        self._begun = time.monotonic()
+        waves = [[r for r in self.runs if (r.experiment.evaluates is None) == trains] for trains in (True, False)]
+        with termination_as_interrupt(), ThreadPoolExecutor(self.described.jobs) as pool:
+            try:
+                for wave in waves:
+                    futures = [pool.submit(self._work, run) for run in wave]
+                    wait(futures)
+                    for future in futures:
+                        future.result()
+            except BaseException:
+                self.processes.stop()  # whatever is still waiting for its turn sees this and does nothing
+                self.say("Stopped. The same command goes on from here.")
+                raise
+        return self.failures
+
+    def state(self, run: Run) -> str:
+        """What is to be done for a run, in a word or two."""
+        if all(step.is_done() for step in run.steps):
+            return "complete"
+        if run.steps[0].is_done():
+            return "to evaluate"
+        return "to resume" if run.steps[0].resumable else "to run"
+
+    def _folder_problems(self, run: Run) -> list[str]:
+        found = []
+        for step in run.steps:
+            try:
+                self._identities[step.folder] = step.identity()
+                step.check_folder(self._identities[step.folder])
+            except (ValueError, RuntimeError, OSError, KeyError) as error:
+                found.append(f"{run}: {_root(error)}")
+        return found
+
+    def _case_problems(self, runs: Sequence[Run]) -> Iterator[str]:
+        first: dict[tuple[int, int], tuple[Run, set[str]]] = {}
+        for run in runs:
+            cases = set(self._identities[run.steps[-1].folder]["cases"])
+            other, theirs = first.setdefault((run.fold, run.seed), (run, cases))
+            if cases != theirs:
+                names = ", ".join(sorted(cases ^ theirs)[:4])
+                yield f"{run} and {other} would score different cases ({names} in one alone): not to be compared"
+
+    def _work(self, run: Run) -> None:
+        if self.processes.stopped:
+            return
+        begun, skipped = time.monotonic(), self.state(run) == "complete"
+        try:
+            for step in run.steps:
+                if not step.is_done():
+                    self._do(run, step)
+        except Exception as error:  # of whatever kind: the other runs go on
+            if self.processes.stopped:
+                return
+            self.failures[str(run)] = str(error).splitlines()[0]
+            self._report(run, f"FAILED: {error}")
+        else:
+            if not skipped:
+                self._seconds.append(time.monotonic() - begun)
+            self._report(run, "complete, skipped" if skipped else f"done in {_duration(self._seconds[-1])}")
+
+    def _do(self, run: Run, step: Step) -> None:
+        identity = step.identity()
+        step.check_folder(identity)
+        changes = list(differences(self._identities.setdefault(step.folder, identity), identity))
+        if changes:
+            raise RuntimeError(f"its configuration has changed since the set was started: {'; '.join(changes[:6])}.")
+        if step.needs is not None and not step.needs.is_done():
+            raise RuntimeError(f"there is no trained model in '{step.needs.folder}'.")
+        resumed = step.resumable
+        command = step.start(identity)
+        self.say(f"  {run}: {step.run_id}{', resumed' if resumed else ''}; log: {_relative(step.log)}")
+        begun = time.monotonic()
+        status = self.launch(command, step.log, self._environment())
+        if status:
+            reason, tail = read_failure(step.log)
+            ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}{reason}"
+            raise RuntimeError(f"{step.run_id} {ended}\n{tail}\n    log: {step.log}")
+        step.finish(identity, command, **self._facts(run, step), resumed=resumed, seconds=time.monotonic() - begun)
+
+    def _facts(self, run: Run, step: Step) -> dict[str, Any]:
+        experiment = run.experiment
+        facts: dict[str, Any] = {"experiment": experiment.name, "title": experiment.title}
+        facts |= {"position": self.described.experiments.index(experiment), "fold": run.fold, "seed": run.seed}
+        if step.run_id == "evaluating" and step.needs is not None:
+            facts |= {"evaluate_on": self.described.evaluate_on, "reference": self.described.reference}
+            facts |= {"parameters": count_parameters(step.needs.product)}
+        return facts
+
+    def _environment(self) -> dict[str, str]:
+        threads = self.described.threads
+        if threads is None and self.described.jobs > 1:
+            threads = max(1, (os.cpu_count() or 1) // self.described.jobs)
+        shared = {"TQDM_MININTERVAL": "30", "PYTHONUNBUFFERED": "1"}  # for a log that is short and up to date
+        return shared if threads is None else {**shared, "OMP_NUM_THREADS": str(threads)}
+
+    def _report(self, run: Run, text: str) -> None:
+        self._finished += 1
+        left, elapsed = len(self.runs) - self._finished, time.monotonic() - self._begun
+        times = f"elapsed {_duration(elapsed)}"
+        if left and self._seconds:
+            mean = sum(self._seconds) / len(self._seconds)
+            times += f", at most about {_duration(mean * left / self.described.jobs)} to go"
+        self.say(f"[{self._finished} of {len(self.runs)}] {run}: {text}" + (f" ({times})" if self._seconds else ""))
+
+
+def count_parameters(checkpoint: Path) -> int | None:
+    """Floating-point numbers in a saved model, less the running statistics of batch norms; None if unreadable."""
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]
+    except Exception:  # a file that is not one of this bundle's: the table does without
+        return None
+    statistics = ("running_mean", "running_var")
+    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(statistics))
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        lines = "\n".join(f"  {text}" for text in dict.fromkeys(problems))
+        raise ValueError(f"The set cannot be run; nothing was started:\n{lines}")
+
+
+def _config_problems(run: Run) -> list[str]:
+    found: list[str] = []
+    for step in run.steps:
+        try:
+            problems = check_config([str(path) for path in step.files], **step.options)
+        except (FileNotFoundError, ValueError, RuntimeError) as error:
+            problems = [str(error)]
+        found += [f"experiment '{run.experiment.name}': {text}" for text in problems]
+    return found
+
+
+def _root(error: BaseException) -> BaseException:
+    """What monai wrapped."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,204 @@
+"""One step of a run, training or evaluating: its command, what identifies it, and the mark of its completion."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ComponentLocator, ConfigParser
+
+from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
+from scripts.experiments.records import code_digest, differences, digest, digest_of, versions, write_json
+
+CONFIGURATION = "configuration.json"
+MARKER = "run.json"
+# Where a run is and how fast it goes, as against what it computes.
+PLACES = ("bundle_root", "ckpt_dir", "output_dir", "metrics_dir", "predictions_dir", "ckpt_path")
+INCIDENTAL = (*PLACES, "resume", "device", "num_workers", "cache_rate")
+LOCATOR = ComponentLocator()  # its table of MONAI's classes is as slow to make as a config file to read
+DATA = {"training": "train#dataset#data", "evaluating": "validate#dataset#data"}
+
+Identity = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of ``monai.bundle run`` in a folder of its own.
+
+    The folder holds `configuration.json` (the merged configuration, the words and the cases, written before the
+    start), `arguments.json` (all that the call needs), the log, the step's products, and at last `run.json`.
+
+    Attributes:
+        run_id: "training" or "evaluating".
+        folder: of the step.
+        files: the config files.
+        options: on top of them.
+        product: the file that a completed step has made.
+        needs: the step whose product it reads.
+    """
+
+    run_id: str
+    folder: Path
+    files: tuple[Path, ...]
+    options: Mapping[str, Any]
+    product: Path
+    needs: Step | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.run_id}.log"
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / MARKER
+
+    @property
+    def resumable(self) -> bool:
+        return self.run_id == "training" and (self.folder / "last.pt").is_file()
+
+    def parser(self) -> ConfigParser:
+        parser = ConfigParser()
+        parser.locator = LOCATOR
+        parser.read_config([str(path) for path in self.files])
+        parser.update(dict(self.options))
+        return parser
+
+    def identity(self) -> Identity:
+        """What decides the step's result: the merged configuration, the words, and the names of the cases.
+
+        Makes the data set where the configuration has one made. Code is not part of it, see `code_digest`.
+
+        Raises:
+            FileNotFoundError: no data set, a file of it or the words are absent.
+            ValueError: a fold that does not exist, or another fault of the datalist.
+        """
+        parser = self.parser()
+        content = {key: value for key, value in parser.get().items() if key not in INCIDENTAL}
+        content = json.loads(json.dumps(content, default=str))  # as it will be read again
+        parser.get_parsed_content("prepare_data")
+        items = parser.get_parsed_content(DATA[self.run_id])
+        return {
+            "configuration": content,
+            "words": parser.get_parsed_content("concept_table").digest,
+            "cases": sorted(str(item.get("case", item["image"])) for item in items),
+        }
+
+    def check_folder(self, identity: Identity) -> None:
+        """Refuse a folder that holds something else.
+
+        Raises:
+            ValueError: the folder's configuration is another; the differing ids are named.
+            FileExistsError: the folder is not that of a step.
+        """
+        path = self.folder / CONFIGURATION
+        if path.is_file():
+            ids = list(differences(json.loads(path.read_text(encoding="utf-8"))["identity"], identity))
+            if ids:
+                raise ValueError(
+                    f"'{self.folder}' is the folder of another configuration: {'; '.join(ids[:6])}"
+                    f"{'; ...' if len(ids) > 6 else ''}. Nothing in it was changed. Choose another `output`, restore "
+                    "the configuration, or remove the folder to run it anew."
+                )
+        elif self.folder.is_dir() and any(p.is_file() and p.name != ".lock" for p in self.folder.iterdir()):
+            raise FileExistsError(
+                f"'{self.folder}' holds files and no {CONFIGURATION}: it is not the folder of a run. Choose another "
+                "`output`, or move its content away."
+            )
+
+    def is_done(self) -> bool:
+        """Whether the marker and the product are there, of the model that is there now."""
+        if not (self.marker.is_file() and self.product.is_file()):
+            return False
+        return self.needs is None or self.read_marker().get("model") == digest_of(self.needs.marker)
+
+    def read_marker(self) -> dict[str, Any]:
+        return json.loads(self.marker.read_text(encoding="utf-8"))
+
+    def start(self, identity: Identity) -> list[str]:
+        """Write what the step is into its folder; the command that runs it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.marker.unlink(missing_ok=True)
+        write_json(self.folder / CONFIGURATION, {"digest": digest(identity), "identity": identity})
+        arguments = self.folder / "arguments.json"
+        write_json(arguments, {**self.options, "config_file": [str(path) for path in self.files]})
+        command = [sys.executable, "-m", "monai.bundle", "run", self.run_id, "--args_file", str(arguments)]
+        return [*command, *(["--resume", "True"] if self.resumable else [])]
+
+    def finish(self, identity: Identity, command: list[str], **facts: Any) -> None:
+        """Mark the step as complete, all at once.
+
+        Raises:
+            FileNotFoundError: the command has ended well and not made what it was to make.
+        """
+        if not self.product.is_file():
+            raise FileNotFoundError(f"The step ended well, yet there is no '{self.product}'; see '{self.log}'.")
+        record = {
+            **facts,
+            "digest": digest(identity),
+            "command": shlex.join(command),
+            "code": code_digest(),
+            "versions": versions(),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        if self.needs is not None:
+            record["model"] = digest_of(self.needs.marker)
+        write_json(self.marker, record)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment, fold and seed: training and evaluating, or evaluating what another run has trained."""
+
+    experiment: Experiment
+    fold: int
+    seed: int
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        return f"{self.experiment.name} fold {self.fold} seed {self.seed}"
+
+
+def plan_runs(described: ExperimentSet) -> list[Run]:
+    """All runs of a set: all experiments on the first fold, then on the next; evaluations of others last."""
+    order = [(seed, fold) for seed in described.seeds for fold in described.folds]
+    trained = [e for e in described.experiments if e.evaluates is None]
+    others = [e for e in described.experiments if e.evaluates is not None]
+    return [_run(described, e, fold, seed) for group in (trained, others) for seed, fold in order for e in group]
+
+
+def run_folder(output: Path, name: str, fold: int, seed: int) -> Path:
+    return output / name / f"fold{fold}_seed{seed}"
+
+
+def _run(described: ExperimentSet, experiment: Experiment, fold: int, seed: int) -> Run:
+    trainer = described.lineage(experiment)[0]
+    training = _training(described, trainer, fold, seed)
+    folder = run_folder(described.output, experiment.name, fold, seed) / described.evaluate_on
+    options = {
+        **described.options_of(experiment),
+        **described.evaluation,
+        **_places(training.folder, folder, fold, seed),
+        "evaluate_on": described.evaluate_on,
+        "metrics_dir": str(folder),
+        "ckpt_path": str(training.product),
+    }
+    files = (*described.files(experiment), *map(config_path, described.evaluate))
+    evaluating = Step("evaluating", folder, files, options, folder / "metrics_per_case.csv", needs=training)
+    return Run(experiment, fold, seed, (evaluating,) if experiment.evaluates else (training, evaluating))
+
+
+def _training(described: ExperimentSet, experiment: Experiment, fold: int, seed: int) -> Step:
+    folder = run_folder(described.output, experiment.name, fold, seed)
+    options = {**described.options_of(experiment), **_places(folder, folder, fold, seed)}
+    return Step("training", folder, tuple(described.files(experiment)), options, folder / "model.pt")
+
+
+def _places(ckpt_dir: Path, output_dir: Path, fold: int, seed: int) -> dict[str, Any]:
+    places = {"bundle_root": str(BUNDLE_ROOT), "ckpt_dir": str(ckpt_dir), "output_dir": str(output_dir)}
+    return {**places, "fold": fold, "seed": seed}
