@@ -105,3 +105,40 @@ def test_fold_keys_that_part_a_patient_raise() -> None:
 def test_fold_keys_that_leave_a_fold_empty_raise() -> None:
     with pytest.raises(ValueError, match="leave fold 1 of 2 empty"):
         split_folds(items(4, fold=0), 2)
+
+
+class TestFixedSplit:
+    """Cases that are never held out, beside one fold to validate on."""
+
+    def cases(self) -> list[Item]:
+        return [{**item, "fold": 0 if n in (1, 3) else "training"} for n, item in enumerate(items(5))]
+
+    def test_one_fold_is_enough(self) -> None:
+        training, validation = fold_split(self.cases(), 0, 1)
+        assert names(training) == ["c000", "c002", "c004"]
+        assert names(validation) == ["c001", "c003"]
+
+    def test_the_other_fold_does_not_exist(self) -> None:
+        with pytest.raises(ValueError, match="fold 1 does not exist; with num_folds 1 expected 0 to 0"):
+            fold_split(self.cases(), 1, 1)
+
+    def test_nothing_to_train_on_raises(self) -> None:
+        with pytest.raises(ValueError, match="none is left to train on"):
+            fold_split(items(3, fold=0), 0, 1)
+
+    def test_patient_in_training_and_in_a_fold_raises(self) -> None:
+        cases = self.cases()
+        cases[0]["patient"] = cases[1]["patient"] = "anna"
+        with pytest.raises(ValueError, match="Patient 'anna' is in folds training and 0"):
+            fold_split(cases, 0, 1)
+
+
+def test_case_in_two_folds_raises() -> None:
+    cases = [*items(3, fold=0), {**items(1)[0], "fold": 1}]
+    with pytest.raises(ValueError, match="Case 'c000' is listed twice, in the folds 0 and 1"):
+        split_folds(cases, 2)
+
+
+def test_case_that_is_listed_twice_raises() -> None:
+    with pytest.raises(ValueError, match="Case 'c001' is listed twice; expected every case once"):
+        split_folds([*items(3), items(2)[1]], 3)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 Item = dict[str, Any]
+
+TRAINING = "training"
+"""Key "fold" of a case that is never held out."""
 
 
 def fold_split(items: Sequence[Item], fold: int, num_folds: int, seed: int = 0) -> tuple[list[Item], list[Item]]:
@@ -18,7 +22,8 @@ def fold_split(items: Sequence[Item], fold: int, num_folds: int, seed: int = 0) 
     folds = split_folds(items, num_folds, seed)
     if not 0 <= fold < num_folds:
         raise ValueError(f"fold {fold} does not exist; with num_folds {num_folds} expected 0 to {num_folds - 1}.")
-    training = [item for number, part in enumerate(folds) if number != fold for item in part]
+    held_out = {_case(item) for item in folds[fold]}
+    training = [item for item in items if _case(item) not in held_out]
     return sorted(training, key=_case), folds[fold]
 
 
@@ -27,24 +32,28 @@ def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[li
 
     The result depends on the names of the cases and the seed alone, not on the order of `items`. Cases with
     the same key "patient" stay together; without it every case is a patient of its own. Where the items carry
-    a key "fold", that is the split, and the seed is not used.
+    a key "fold", that is the split, and the seed is not used: the number of the fold, or "training" for a case
+    that is never held out. A fixed split into training and validation is thus one fold, number 0, beside cases
+    of "training".
 
     Args:
         items: cases with unique "case" names.
-        num_folds: at least 2.
+        num_folds: at least 2; with "fold" keys 1 is enough.
         seed: what the patients are shuffled by.
 
     Returns:
         The cases of each fold, sorted by name.
 
     Raises:
-        ValueError: fewer than two folds or fewer patients than folds; "fold" keys that only some items carry,
-            that lie outside 0 .. num_folds - 1, that part a patient, or that leave a fold empty.
+        ValueError: two items are one case; fewer than two folds or fewer patients than folds; "fold" keys that
+            only some items carry, that are neither "training" nor in 0 .. num_folds - 1, that part a patient,
+            or that leave a fold empty or nothing to train on.
     """
-    if num_folds < 2:
-        raise ValueError(f"num_folds is {num_folds}; expected 2 or more, to have cases to validate on.")
     by_name = sorted(items, key=_case)
-    patients = sorted({_patient(item) for item in by_name})
+    _require_distinct(by_name)
+    if num_folds < (1 if any("fold" in item for item in by_name) else 2):
+        raise ValueError(f"num_folds is {num_folds}; expected 2 or more, to have cases to validate on.")
+    patients = sorted({patient_of(item) for item in by_name})
     if len(patients) < num_folds:
         raise ValueError(
             f"{len(patients)} patients cannot be dealt to {num_folds} folds; lower num_folds or add cases."
@@ -52,30 +61,44 @@ def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[li
     if any("fold" in item for item in by_name):
         fold_of = _explicit_folds(by_name, num_folds)
     else:
-        fold_of = {patient: n % num_folds for n, patient in enumerate(sorted(patients, key=_shuffled(seed)))}
-    return [[item for item in by_name if fold_of[_patient(item)] == fold] for fold in range(num_folds)]
+        fold_of = {patient: n % num_folds for n, patient in enumerate(sorted(patients, key=shuffle_key(seed)))}
+    return [[item for item in by_name if fold_of[patient_of(item)] == fold] for fold in range(num_folds)]
 
 
-def _explicit_folds(items: Sequence[Item], num_folds: int) -> dict[str, int]:
-    fold_of: dict[str, int] = {}
+def _require_distinct(by_name: Sequence[Item]) -> None:
+    for one, other in pairwise(by_name):
+        if _case(one) == _case(other):
+            folds = f", in the folds {one['fold']!r} and {other.get('fold')!r}" if "fold" in one else ""
+            raise ValueError(f"Case '{_case(one)}' is listed twice{folds}; expected every case once, in one fold.")
+
+
+def _explicit_folds(items: Sequence[Item], num_folds: int) -> dict[str, int | str]:
+    fold_of: dict[str, int | str] = {}
     for item in items:
         fold = item.get("fold")
-        if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < num_folds:
+        if fold != TRAINING and (isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < num_folds):
             raise ValueError(
-                f"Case '{item['case']}' has fold {fold!r}; expected a number from 0 to {num_folds - 1} in "
-                "every entry of the datalist, or in none. Correct the datalist or num_folds."
+                f"Case '{item['case']}' has fold {fold!r}; expected a number from 0 to {num_folds - 1}, or "
+                f"'{TRAINING}' for a case that is never held out, in every entry of the datalist, or no fold in any. "
+                "Correct the datalist or num_folds."
             )
-        if fold_of.setdefault(_patient(item), fold) != fold:
+        if fold_of.setdefault(patient_of(item), fold) != fold:
             raise ValueError(
-                f"Patient '{_patient(item)}' is in folds {fold_of[_patient(item)]} and {fold}; expected one."
+                f"Patient '{patient_of(item)}' is in folds {fold_of[patient_of(item)]} and {fold}; expected one."
             )
-    empty = sorted(set(range(num_folds)) - set(fold_of.values()))
+    used = set(fold_of.values())
+    empty = sorted(number for number in range(num_folds) if number not in used)
     if empty:
         raise ValueError(f"The datalist's 'fold' keys leave fold {empty[0]} of {num_folds} empty; correct num_folds.")
+    if len(used) == 1:
+        raise ValueError(
+            "Every case of the datalist is in fold 0 and none is left to train on; give the cases to train on "
+            f"the fold '{TRAINING}', or another number."
+        )
     return fold_of
 
 
-def _shuffled(seed: int) -> Callable[[str], str]:
+def shuffle_key(seed: int) -> Callable[[str], str]:
     """A sort key that shuffles names: a hash, which no version of a random generator can change."""
     return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
@@ -84,5 +107,6 @@ def _case(item: Item) -> str:
     return str(item["case"])
 
 
-def _patient(item: Item) -> str:
+def patient_of(item: Item) -> str:
+    """The patient of a case, the case itself where no other is given."""
     return str(item.get("patient", item["case"]))

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import nibabel as nib
 from tqdm import tqdm
 
@@ -33,6 +34,8 @@ def ensure_phantom(
 ) -> str:
     """The folder of the phantom data set, made first if it is absent and finished first if it is half made.
 
+    Of several processes the first makes it, while the others wait.
+
     Args:
         dataset_dir: the data set's folder.
         num_training: labelled cases to train and validate on.
@@ -46,8 +49,9 @@ def ensure_phantom(
     """
     recipe = _recipe(num_training, num_test, seed)
     root = Path(dataset_dir).expanduser().absolute()
-    if _stored_recipe(root / "dataset.json") != recipe:
-        make_phantom(root, num_training=num_training, num_test=num_test, seed=seed, progress=progress)
+    with idist.one_rank_first():
+        if _stored_recipe(root / "dataset.json") != recipe:
+            make_phantom(root, num_training=num_training, num_test=num_test, seed=seed, progress=progress)
     return str(root)
 
 
