@@ -112,6 +112,7 @@ class LastState:
     Raises:
         ValueError: the file is the state of another configuration, or of a run of another length (the
             learning-rate schedule spans the whole run).
+        FileNotFoundError: only some of several processes see the file.
     """
 
     def __init__(
@@ -138,8 +139,17 @@ class LastState:
         scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
         return {**self.objects, **({"scaler": scaler} if scaler is not None else {})}
 
+    def _is_there(self) -> bool:
+        seeing = float(idist.all_reduce(float(self.path.is_file())))
+        if 0 < seeing < idist.get_world_size():
+            raise FileNotFoundError(
+                f"{self.path} exists for {int(seeing)} of the {idist.get_world_size()} processes only. Set `ckpt_dir` "
+                "to a folder that all machines share."
+            )
+        return seeing > 0
+
     def restore(self, engine: Engine) -> None:
-        if not self.path.is_file():
+        if not self._is_there():
             logger.warning("Nothing to resume: %s does not exist. Training starts from the beginning.", self.path)
             return
         state = _read(self.path, "cpu")

@@ -6,8 +6,9 @@ import logging
 import math
 import random
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -45,7 +46,8 @@ class SeedEpoch:
     """Seeds everything random at the start of each epoch with ``seed + epoch``; attach it to the trainer.
 
     An epoch then depends on the state of the run at its start alone, so that a resumed run continues
-    exactly where an uninterrupted one would be.
+    exactly where an uninterrupted one would be. Of several processes, the next one's seeds begin where those
+    of the one before end, so that no two draw alike.
 
     Args:
         seed: of the run.
@@ -60,7 +62,7 @@ class SeedEpoch:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        seed = self.seed + engine.state.epoch
+        seed = self.seed + engine.state.epoch + idist.get_rank() * (engine.state.max_epochs or 0)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - MONAI's transforms draw from the global generator
         torch.manual_seed(seed)
@@ -95,7 +97,8 @@ class LossTerms:
     """Averages the terms of the loss over each epoch into ``engine.state.metrics``; attach it to the trainer.
 
     Every handler that reads the metrics, such as MONAI's TensorBoardStatsHandler and StatsHandler, then
-    logs them: each loss, each weight, the indicators of collapse, and the learning rate.
+    logs them: each loss, each weight, the indicators of collapse, and the learning rate. Of several
+    processes, all have the mean over all of them.
 
     Args:
         loss: has ``terms`` after each forward, a dictionary of scalars.
@@ -126,8 +129,17 @@ class LossTerms:
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] += 1
 
+    def _means(self) -> dict[str, float]:
+        """Sums and counts of all processes together: each has met the same terms, in the same order."""
+        if not self.sums:
+            return {}
+        sums = torch.stack([total.double() for total in self.sums.values()])
+        counts = torch.tensor([float(self.counts[name]) for name in self.sums], dtype=sums.dtype, device=sums.device)
+        reduced = cast(Tensor, idist.all_reduce(torch.stack([sums, counts])))
+        return dict(zip(self.sums, (reduced[0] / reduced[1]).tolist(), strict=True))
+
     def report(self, engine: Engine) -> None:
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        means = self._means()
         broken = [name for name, mean in means.items() if not math.isfinite(mean)]
         if broken:
             raise ValueError(

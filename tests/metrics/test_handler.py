@@ -273,10 +273,13 @@ def test_unwritable_output_is_refused_before_the_first_case(tmp_path: Path) -> N
 
 def test_cases_of_all_ranks_count_and_repeated_ones_once(monkeypatch: pytest.MonkeyPatch) -> None:
     label = MetaTensor(label_map(), affine=THICK)
-    handlers = [SegmentationMetricsHandler(CLASSES) for _ in range(2)]
+    handlers = [SegmentationMetricsHandler(CLASSES) for _ in range(3)]
     handlers[0].update({"pred": label_map(), "label": label, "case": "perfect"})
     handlers[1].update({"pred": label_map(3, slab=False), "label": label, "case": "slab missed"})
-    ranks = [handlers[0]._cases, handlers[1]._cases, pickle.loads(pickle.dumps(handlers[1]._cases)), []]
+    # A GPU need not segment a case twice alike.
+    handlers[2].update({"pred": label_map(2, slab=False), "label": label, "case": "slab missed"})
+    repeated = [pickle.loads(pickle.dumps(handlers[1]._cases)), handlers[2]._cases]
+    ranks = [handlers[0]._cases, handlers[1]._cases, *repeated, []]
     monkeypatch.setattr(handler_module.idist, "all_gather", lambda _: ranks)
     handlers[0].compute()
     assert handlers[0]._scalars["missed"] == 1

@@ -85,6 +85,8 @@ class BiPVLLoss(nn.Module):
         self._check(output)
         losses, details, contrasts = self._all_losses(output, target)
         loss, weights = self._balance(losses, contrasts)
+        if not self.use_alignment:  # as above: what only the alignment reads stays in the graph
+            loss = loss + 0 * (output.vision_embeddings.flatten()[0] + output.concept_embeddings.flatten()[0])
         self.terms = {"loss": loss.detach()}
         for i, name in enumerate(TERMS):
             if name in losses:

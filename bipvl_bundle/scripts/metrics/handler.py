@@ -217,10 +217,10 @@ def _spacing(reference: Tensor, case: str) -> list[float]:
 
 
 def _gather(cases: list[tuple[str, list[ClassScore]]]) -> list[tuple[str, list[ClassScore]]]:
-    """The cases of all ranks, one that several ranks scored alike (a sampler's padding) only once."""
+    """The cases of all ranks, one that several ranks scored (a sampler's padding) only once."""
     ranks = cast("list[list[tuple[str, list[ClassScore]]]]", idist.all_gather(cases))
-    gathered, known = list(ranks[0]), set(map(repr, ranks[0]))  # by repr, as NaN does not equal itself
+    gathered, known = list(ranks[0]), {case for case, _ in ranks[0]}
     for others in ranks[1:]:
-        gathered += [case for case in others if repr(case) not in known]
-        known |= set(map(repr, others))
+        gathered += [(case, scores) for case, scores in others if case not in known]
+        known |= {case for case, _ in others}
     return gathered

@@ -1,0 +1,81 @@
+"""Training and evaluation in several processes, one a device: what the multi-GPU overlays add to PyTorch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from monai.data import DistributedSampler
+
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""The environment by which torchrun tells a process which one it is, and where the others are."""
+
+
+def local_device() -> torch.device:
+    """The device of this process: on each machine GPU n for process n, or the CPU where there is no GPU.
+
+    Raises:
+        RuntimeError: the process was not started by torchrun, or there are more processes than GPUs.
+    """
+    _require_torchrun()
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= count:
+        raise RuntimeError(
+            f"Process {number + 1} of this machine has no GPU of its own: there are {count}. Start torchrun with "
+            f"`--nproc_per_node={count}`, or set `device` to cpu."
+        )
+    return torch.device("cuda", number)
+
+
+def join_processes(device: torch.device | str, *, timeout_minutes: float = 60.0) -> None:
+    """Meet the other processes that torchrun has started: through NCCL on GPUs, gloo on the CPU.
+
+    Only the first process tells what goes on; of the others' log, warnings and errors are left. Nothing happens
+    where the process belongs to a group already.
+
+    Args:
+        device: of this process.
+        timeout_minutes: how long the processes wait for one another, as for the first, which prepares the data.
+
+    Raises:
+        RuntimeError: the process was not started by torchrun.
+    """
+    if dist.is_initialized():
+        return
+    _require_torchrun()
+    device = torch.device(device)
+    options: dict[str, Any] = {"backend": "gloo", "timeout": timedelta(minutes=timeout_minutes)}
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        options |= {"backend": "nccl", "device_id": device}
+    dist.init_process_group(**options)
+    if dist.get_rank() > 0:
+        logging.disable(logging.INFO)
+
+
+def validation_sampler(dataset: Any) -> DistributedSampler:
+    """Deals the cases out to the processes, each case to one of them.
+
+    Where there are fewer cases than processes, some get a case that another has too, as none can go without;
+    `SegmentationMetricsHandler` counts such a case once.
+
+    Args:
+        dataset: as long on every process.
+    """
+    return DistributedSampler(dataset, even_divisible=len(dataset) < dist.get_world_size(), shuffle=False)
+
+
+def _require_torchrun() -> None:
+    absent = [name for name in TORCHRUN if name not in os.environ]
+    if absent:
+        raise RuntimeError(
+            f"The multi-GPU overlays run under torchrun, which sets {', '.join(TORCHRUN)}; found no "
+            f"{', '.join(absent)}. Start `torchrun --nproc_per_node=GPUS -m monai.bundle run ...`, or leave the "
+            "overlay out to use one device."
+        )
