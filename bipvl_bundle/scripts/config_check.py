@@ -110,8 +110,13 @@ def check_run(entry: str = "train.yaml") -> None:
         )
 
 
-def config_sets(config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "text_")) -> list[list[str]]:
+def config_sets(
+    config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "baseline_", "text_")
+) -> list[list[str]]:
     """The sets to check: either entry file alone, then each overlay alone on its base.
+
+    Ablations fit `inference.yaml` too unless one of their ``a#b`` keys reaches into a section that it lacks, such as
+    the loss.
 
     Args:
         config_dir: the bundle's `configs`.
@@ -120,8 +125,20 @@ def config_sets(config_dir: str | Path, both: Sequence[str] = ("dataset_", "back
     folder = Path(config_dir)
     entries = [path for path in (folder / "train.yaml", folder / "inference.yaml") if path.is_file()]
     overlays = [path for path in sorted(folder.glob("*.yaml")) if path not in entries]
-    pairs = [(base, o) for o in overlays for base in entries if base.stem == "train" or o.name.startswith(tuple(both))]
+
+    def fits(base: Path, overlay: Path) -> bool:
+        ablates = overlay.name.startswith("ablation_") and _reaches_only_into(base, overlay)
+        return base.stem == "train" or overlay.name.startswith(tuple(both)) or ablates
+
+    pairs = [(base, overlay) for overlay in overlays for base in entries if fits(base, overlay)]
     return [[str(base)] for base in entries] + [[str(base), str(overlay)] for base, overlay in pairs]
+
+
+def _reaches_only_into(base: Path, overlay: Path) -> bool:
+    """Whether each ``a#b`` key of the overlay starts in a section of the base."""
+    keys = [ReferenceResolver.normalize_id(key) for key in ConfigParser.load_config_file(overlay)]
+    deep = [ReferenceResolver.split_id(key)[0] for key in keys if ReferenceResolver.sep in key]
+    return set(deep) <= set(ConfigParser.load_config_file(base))
 
 
 def _sibling(entry: Path) -> ConfigParser:

@@ -286,3 +286,11 @@ class TestConfigSets:
             ["inference.yaml", "dataset_x.yaml"],
             ["train.yaml", "evaluate.yaml"],
         ]
+
+    def test_ablation_of_what_only_training_has_is_left_out_of_inference(self, write: Write) -> None:
+        folder = Path(write("ablation_a.yaml", "sw_overlap: 0.5\nmax_epochs: 1")).parent
+        write("ablation_b.yaml", "sw_overlap: 0.5\noptimizer#lr: 0.2")
+        names = [tuple(Path(path).name for path in files) for files in config_sets(folder)]
+        assert ("inference.yaml", "ablation_a.yaml") in names
+        assert ("train.yaml", "ablation_b.yaml") in names
+        assert ("inference.yaml", "ablation_b.yaml") not in names

@@ -139,7 +139,7 @@ class TestDecathlonFolders:
         self, bundle_root: Path, dataset: str, folder: Path, sizes: tuple[int, ...]
     ) -> None:
         parser = parsed(bundle_root, "train.yaml", f"dataset_{dataset}.yaml", dataset_dir=str(folder))
-        load_and_check = Compose([parser.get_parsed_content(f"base_transforms#{i}") for i in (0, 1)])
+        load_and_check = Compose([parser.get_parsed_content(f"{name}_transforms#0") for name in ("load", "base")])
         items = parser.get_parsed_content("train#dataset#data") + parser.get_parsed_content("validate#dataset#data")
         assert len(items) == sum(sizes)
         highest = max(int(load_and_check(item)["label"].max()) for item in items)

@@ -277,7 +277,7 @@ class TestInference:
         overlay = tmp_path / "oracle.yaml"
         overlay.write_text(
             "network_def: {_target_: torch.nn.Conv3d, in_channels: 1, out_channels: 9, kernel_size: 1}\n"
-            "base_transforms#3#mode: [nearest, nearest]\n"  # in between two labels lies a third
+            "base_transforms#2#mode: [nearest, nearest]\n"  # in between two labels lies a third
         )
         options = {**tiny, "spacing": [2.0, 2.0, 2.5], "roi_size": [64, 64, 64], "sw_overlap": 0.0}
         paths = {"dataset_dir": str(tmp_path / "images"), "ckpt_path": str(tmp_path / "oracle.pt")}
