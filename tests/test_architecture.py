@@ -13,13 +13,20 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = REPOSITORY / "bipvl_bundle" / "scripts"
 LARGEST = 10 * 2**20  # bytes
-WORDS = {"concepts", "concept_checks"}
+WORDS = {"concepts", "concept_checks", "concept_codes", "concept_sentences"}
 
 # What each part of `scripts` may import from `scripts`, by the start of the module's name. A part that is not
 # listed may import all but `cli`.
 ALLOWED = {
     "concept_checks": set(),
+    "concept_codes": {"concept_checks"},
+    "concept_sentences": {"concept_checks"},
+    "concept_files": WORDS,
     "concepts": WORDS,
+    "prompts": WORDS,
+    "chat": set(),
+    "concept_writer": {*WORDS, "concept_files", "prompts", "chat"},
+    "training_words": set(),
     "networks": {*WORDS, "networks"},
     "losses": {"losses", "networks.outputs"},
     "data": {*WORDS, "data"},
@@ -29,9 +36,29 @@ ALLOWED = {
     "checkpoints": {"networks.outputs"},
     "config_lint": set(),
     "config_check": {"config_lint"},
+    "experiments": {"experiments", "metrics", "config_check"},
+    "dataset_check": {"concept_checks", "config_check", "data", "metrics", "transforms"},
+    "distributed": set(),
+    "memory_advice": set(),
     "plots": set(),
 }
-WITHOUT_TORCH = ("concepts", "concept_checks", "plots", "config_lint", "data.folds", "data.datalist")
+WITHOUT_TORCH = (
+    "concepts",
+    "concept_checks",
+    "concept_codes",
+    "concept_sentences",
+    "concept_files",
+    "concept_writer",
+    "prompts",
+    "chat",
+    "plots",
+    "config_lint",
+    "data.folds",
+    "data.datalist",
+    "data.file_matching",
+    "data.survey",
+    "data.own_data",
+)
 
 
 def imported(source: str) -> Iterator[tuple[str, bool]]:

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.cli import main
+from scripts.cli import COMMANDS, main
 
 
 def test_check_accepts_the_entry_file(bundle_root, capsys):
@@ -37,3 +37,28 @@ def test_picture_draws_volumes_that_are_stored_in_another_orientation(bundle_roo
 def test_make_phantom_writes_a_data_set(tmp_path):
     main(["make_phantom", str(tmp_path / "phantom"), "--num_training=1", "--num_test=1", "--progress=False"])
     assert (tmp_path / "phantom" / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(command, capsys, monkeypatch):
+    monkeypatch.setenv("PAGER", "cat")
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    said = "".join(capsys.readouterr())
+    assert COMMANDS[command].__doc__.splitlines()[0].split("`")[0].rstrip(".")[:40] in said
+
+
+def test_without_a_command_all_of_them_are_listed(capsys, monkeypatch):
+    monkeypatch.setenv("PAGER", "cat")
+    with pytest.raises(SystemExit):
+        main([])
+    said = "".join(capsys.readouterr())
+    assert all(command in said for command in COMMANDS)
+
+
+def test_prompt_prints_a_request_for_the_classes(capsys):
+    main(["prompt", "left ventricle,right ventricle", "CT"])
+    said = capsys.readouterr().out
+    assert "left ventricle" in said
+    assert "right ventricle" in said

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import fire
 import nibabel as nib
 import numpy as np
 
+from scripts.concept_writer import write_concepts
 from scripts.concepts import ConceptTable
 from scripts.config_check import check
+from scripts.data.official import make_datalist
+from scripts.data.own_data import new_dataset
 from scripts.data.phantom import make_phantom
+from scripts.dataset_check import check_data
+from scripts.dicom.segment import segment_dicom
+from scripts.experiments.commands import run_experiments
+from scripts.experiments.compare import compare_runs
+from scripts.export import export_model
+from scripts.exported import describe_export
 from scripts.plots import comparison_figure
+from scripts.prompts import print_prompt
 from scripts.text_encoder_maker import make_text_encoder
 
 
@@ -46,15 +57,31 @@ def picture(
 
 COMMANDS = {
     "check": check,
+    "check_data": check_data,
+    "compare": compare_runs,
+    "datalist": make_datalist,
+    "describe_export": describe_export,
+    "experiments": run_experiments,
+    "export_model": export_model,
     "make_phantom": make_phantom,
     "make_text_encoder": make_text_encoder,
+    "new_dataset": new_dataset,
     "picture": picture,
+    "prompt": print_prompt,
+    "segment_dicom": segment_dicom,
+    "write_concepts": write_concepts,
 }
+
+
+HELP = {"--help", "-h"}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one of ``COMMANDS``; what it returns is not printed, since each prints what a user needs."""
-    fire.Fire(COMMANDS, command=arguments, serialize=lambda result: None)
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or (HELP & set(words) and "--" not in words):  # a command that takes any option would take this one
+        words = [*(word for word in words if word not in HELP), "--", "--help"]
+    fire.Fire(COMMANDS, command=words, name="python -m scripts.cli", serialize=lambda result: None)
 
 
 if __name__ == "__main__":
