@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import SwinUNETR, UNet
@@ -131,6 +132,11 @@ class TestParity:
             assert found.shape == expected.shape
             assert expected.std() > 0.01
             assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+    @pytest.mark.parametrize(("edges", "cells"), [((5, 7, 9), (3, 4, 2)), ((6, 4, 8), (3, 4, 8))])
+    def test_pooling_for_onnx_is_adaptive_pooling(self, edges, cells):
+        features = images(2, edges)
+        torch.testing.assert_close(export._pool_by_axis(features, cells), F.adaptive_avg_pool3d(features, cells))
 
     def test_backbone_without_words(self, small, tmp_path):
         backbone = small().backbone

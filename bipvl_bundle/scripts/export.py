@@ -111,6 +111,7 @@ def save_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> 
 
 def save_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> Run:
     """Write an .onnx file, and one with the weights beside it above 1.5 GB; returns what it computes."""
+    program = program.run_decompositions({torch.ops.aten.adaptive_avg_pool3d.default: _pool_by_axis})
     converted = torch.onnx.export(
         program, dynamo=True, input_names=["image"], output_names=["logits"], verbose=False, optimize=True
     )
@@ -118,6 +119,16 @@ def save_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) ->
     converted.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
     converted.save(path)
     return OnnxNetwork(path, providers=["CPUExecutionProvider"])
+
+
+def _pool_by_axis(features: Tensor, output_size: Sequence[int]) -> Tensor:
+    """Adaptive average pooling axis by axis, in operations that ONNX has."""
+    for axis, cells in zip((-3, -2, -1), output_size, strict=True):
+        edge = features.shape[axis]
+        spans = [(i * edge // cells, -(-(i + 1) * edge // cells)) for i in range(cells)]
+        means = [features.narrow(axis, start, end - start).mean(axis, keepdim=True) for start, end in spans]
+        features = torch.cat(means, axis)
+    return features
 
 
 def _saver(output: Path) -> Callable[[ExportedProgram, Path, dict[str, Any]], Run]:
