@@ -23,6 +23,7 @@ from scripts.export import export_model
 from scripts.exported import describe_export
 from scripts.plots import comparison_figure
 from scripts.prompts import print_prompt
+from scripts.release.bundle import release_bundle
 from scripts.text_encoder_maker import make_text_encoder
 
 
@@ -68,6 +69,7 @@ COMMANDS = {
     "new_dataset": new_dataset,
     "picture": picture,
     "prompt": print_prompt,
+    "release": release_bundle,
     "segment_dicom": segment_dicom,
     "write_concepts": write_concepts,
 }

@@ -1,0 +1,231 @@
+"""Writes a trained model as a bundle of its own: configs that stand alone, words, weights, figures, pages."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser
+
+from scripts.checkpoints import load_model
+from scripts.release.card import card, front_matter
+from scripts.release.description import BUNDLE_ROOT, Release, load_release
+from scripts.release.figures import RECORD, SCORES, Figures, measure, read_figures
+from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
+from scripts.release.metadata import metadata
+from scripts.release.weights import digest_of, in_half, read_weights, write_weights
+
+FILE_LIMIT = 25_000_000  # bytes, of a file in the Model Zoo's repository
+OVERLAYS = ("evaluate.yaml", "multi_gpu_train.yaml", "multi_gpu_evaluate.yaml", "exported.yaml")
+# The workflow that reads infer.json, which alone knows where that file lies.
+SELVES = "[f.frame.f_locals.get('self') for f in inspect.stack()]"
+WORKFLOW = f"next(s for s in {SELVES} if 'config_root_path' in getattr(s, '__dict__', ()))"
+
+
+def release_bundle(
+    description: str,
+    output: str,
+    *,
+    ckpt_path: str | None = None,
+    dataset_dir: str | None = None,
+    evaluate_on: str = "test",
+    overwrite: bool = False,
+) -> Path:
+    """Write a self-contained bundle of one data set and one trained model.
+
+    With `dataset_dir` the model is scored by the bundle that was written, once with the weights as they are and once in
+    half precision, which is kept where it changes none of the figures as they are printed. Without it the
+    description names the weights and the figures of an earlier release, which must belong to each other.
+
+    Args:
+        description: such as configs/releases/hippocampus.yaml
+        output: the folder to put the bundle into, under the name that the description gives it
+        ckpt_path: the trained model; by default the description's `weights`
+        dataset_dir: the data set to score the model on
+        evaluate_on: test, or validation, the fold held out in training
+        overwrite: replace a bundle of this name that is there
+
+    Raises:
+        FileNotFoundError: description, overlay, checkpoint, data or figures are absent.
+        FileExistsError: the folder exists, and `overwrite` is not set or it is no bundle of this name.
+        ValueError: the description or configuration is malformed; the checkpoint is of another network or other
+            classes; figures are of other weights; a file is above the Model Zoo's limit and `download_url` not set.
+        RuntimeError: the written bundle could not be evaluated.
+    """
+    release = load_release(description)
+    source = _weights_file(release, ckpt_path)
+    target = Path(output).expanduser().absolute() / release.name
+    _check_target(target, release, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{release.name}_") as folder:
+        draft, scratch = Path(folder) / release.name, Path(folder) / "figures"
+        parsers = {entry: flatten(release, entry) for entry in ENTRIES}
+        network = parsers["train.yaml"].get_parsed_content("network_def")
+        load_model(network, source)
+        _write_configs(draft, release, parsers)
+        _copy_parts(draft, release, parsers["train.yaml"])
+        if dataset_dir is None:
+            figures = _recorded(release, source, draft)
+        else:
+            options = _split(parsers["train.yaml"], dataset_dir, evaluate_on)
+            figures = _measured(draft, source, scratch, options)
+        _write_pages(draft, release, parsers["train.yaml"], figures)
+        _write_large_files(draft, release)
+        if target.exists():
+            shutil.rmtree(target)
+        draft.replace(target)
+        _report(target, figures)
+    return target
+
+
+def _weights_file(release: Release, ckpt_path: str | None) -> Path:
+    if ckpt_path is not None:
+        return Path(ckpt_path).expanduser().absolute()
+    if release.weights is None:
+        raise ValueError(
+            f"The description of {release.name} names no `weights`: give the trained model as `ckpt_path`."
+        )
+    return BUNDLE_ROOT / release.weights
+
+
+def _check_target(target: Path, release: Release, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"'{target}' exists. Choose another `output`, or set `overwrite` to replace it.")
+    file = target / "configs/metadata.json"
+    if not file.is_file() or json.loads(file.read_text(encoding="utf-8")).get("name") != release.name:
+        raise FileExistsError(f"'{target}' is no released {release.name} and is not replaced; choose another `output`.")
+
+
+def _write_configs(draft: Path, release: Release, parsers: dict[str, ConfigParser]) -> None:
+    dataset_name = parsers["train.yaml"].get_parsed_content("dataset_name")
+    for entry, parser in parsers.items():
+        header = (
+            f"{release.title}, {release.version}: {entry} of the BiPVL-Seg bundle with "
+            f"{', '.join(release.overlays) or 'no overlay'} in one file.\n"
+            "What each setting means is said in the source bundle's file of this name."
+        )
+        write_yaml(draft / "configs" / entry, released(parser, dataset_name), header)
+    network = _network_alone(released(parsers["inference.yaml"], dataset_name))
+    (draft / "configs/infer.json").write_text(json.dumps(network, indent=4) + "\n", encoding="utf-8")
+
+
+def _network_alone(content: dict[str, Any]) -> dict[str, Any]:
+    """What `monai.bundle.load` builds a network from: a JSON file, which finds the bundle from any folder."""
+    wanted, found = ["network_def"], {}
+    while wanted:
+        key = wanted.pop()
+        if key not in found and key in content:
+            found[key] = content[key]
+            wanted += re.findall(r"@([A-Za-z_]\w*)", json.dumps(content[key]))
+    found["bundle_root"] = f"$str({WORKFLOW}.config_root_path.resolve().parent)"
+    start = {"imports": ["$import sys", "$import inspect"], "initialize": ["$sys.path.insert(0, str(@bundle_root))"]}
+    return {**start, **{key: found[key] for key in [*content, "bundle_root"] if key in found}}
+
+
+def _copy_parts(draft: Path, release: Release, parser: ConfigParser) -> None:
+    for name in (*OVERLAYS, "logging.conf"):
+        shutil.copyfile(BUNDLE_ROOT / "configs" / name, draft / "configs" / name)
+    (draft / "configs/concepts").mkdir()
+    dataset_name = parser.get_parsed_content("dataset_name")
+    shutil.copyfile(parser.get_parsed_content("concepts_file"), draft / "configs/concepts" / f"{dataset_name}.yaml")
+    shutil.copytree(BUNDLE_ROOT / "scripts", draft / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(BUNDLE_ROOT / "LICENSE", draft / "LICENSE")
+    _copy_text_encoder(str(parser.get_parsed_content("text_encoder")), draft / "models/text_encoder")
+
+
+def _copy_text_encoder(checkpoint: str, folder: Path) -> None:
+    if Path(checkpoint).is_dir():
+        shutil.copytree(checkpoint, folder)
+        return
+    from transformers import AutoTokenizer, BertModel  # a name of the hub, which is in the cache by now
+
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    BertModel.from_pretrained(checkpoint, add_pooling_layer=False).save_pretrained(folder)
+
+
+def _split(parser: ConfigParser, dataset_dir: str, evaluate_on: str) -> dict[str, Any]:
+    evaluate = yaml.safe_load((BUNDLE_ROOT / "configs/evaluate.yaml").read_text(encoding="utf-8"))
+    return {
+        "dataset_dir": str(Path(dataset_dir).expanduser().absolute()),
+        "evaluate_on": evaluate_on,
+        "nsd_tolerance": float(evaluate["nsd_tolerance"]),
+        "num_workers": parser.get_parsed_content("num_workers"),
+    }
+
+
+def _recorded(release: Release, weights: Path, draft: Path) -> Figures:
+    if release.figures is None:
+        raise ValueError(
+            f"The description of {release.name} names no `figures`: give `dataset_dir` to have the model scored."
+        )
+    figures = read_figures(BUNDLE_ROOT / release.figures, weights)
+    shutil.copyfile(weights, draft / "models/model.pt")
+    return figures
+
+
+def _measured(draft: Path, source: Path, scratch: Path, options: dict[str, Any]) -> Figures:
+    state = read_weights(source)
+    full = scratch / "float32.pt"
+    write_weights(state, full)
+    print("scoring the weights as they are ...")
+    figures, chosen = measure(draft, full, scratch / "float32", precision="float32", options=options), full
+    smaller = in_half(state)
+    if smaller is not None:
+        half = scratch / "float16.pt"
+        write_weights(smaller, half)
+        print("scoring them in half precision ...")
+        scored = measure(draft, half, scratch / "float16", precision="float16", options=options)
+        if scored.shown() == figures.shown():
+            figures, chosen = scored, half
+        else:
+            print("Half precision changes a figure; the weights stay in full precision.")
+    shutil.copyfile(chosen, draft / "models/model.pt")
+    assert digest_of(draft / "models/model.pt") == figures.weights_sha256
+    return figures
+
+
+def _write_pages(draft: Path, release: Release, parser: ConfigParser, figures: Figures) -> None:
+    table = parser.get_parsed_content("concept_table")
+    facts = metadata(release, parser, table, figures)
+    (draft / "configs/metadata.json").write_text(json.dumps(facts, indent=4) + "\n", encoding="utf-8")
+    docs = draft / "docs"
+    docs.mkdir()
+    page = card(release, parser, table, figures, facts, read_weights(draft / "models/model.pt"))
+    (docs / "README.md").write_text(page.replace("(docs/", "("), encoding="utf-8")
+    (draft / "README.md").write_text(front_matter(release, figures, table.modality) + page, encoding="utf-8")
+    (docs / "data_license.txt").write_text(release.data_license + "\n", encoding="utf-8")
+    figures.record()
+    for name in (SCORES, RECORD):
+        shutil.copyfile(figures.folder / name, docs / name)
+
+
+def _write_large_files(draft: Path, release: Release) -> None:
+    large = [path for path in sorted(draft.rglob("*")) if path.is_file() and path.stat().st_size > FILE_LIMIT]
+    if not large:
+        return
+    names = [path.relative_to(draft).as_posix() for path in large]
+    if release.download_url is None:
+        raise ValueError(
+            f"{', '.join(names)} of {release.name} are above the Model Zoo's limit of {FILE_LIMIT / 1e6:.0f} MB. "
+            "Set `download_url` in the description to where they will lie; the bundle then says where to fetch them."
+        )
+    entries = [
+        {"path": name, "url": f"{release.download_url.rstrip('/')}/{name}", "hash_val": digest_of(path, "md5")}
+        for name, path in zip(names, large, strict=True)
+    ]
+    content = {"large_files": [{**entry, "hash_type": "md5"} for entry in entries]}
+    (draft / "large_files.yml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _report(target: Path, figures: Figures) -> None:
+    for row in figures.shown():
+        print("  ".join(row))
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    print(f"{target}: {size / 1e6:.1f} MB, weights in {figures.precision}")

@@ -1,0 +1,104 @@
+"""The page of a released bundle: docs/README.md after the Model Zoo's template, README.md as a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from scripts.concepts import ConceptTable
+from scripts.release.description import Release
+from scripts.release.figures import METRICS, Figures
+
+TEMPLATE = Path(__file__).with_name("card.md")
+SPLITS = {"test": "test cases that nothing was chosen on", "validation": "validation cases, on which it was chosen"}
+
+
+def card(
+    release: Release,
+    parser: ConfigParser,
+    table: ConceptTable,
+    figures: Figures,
+    metadata: dict[str, Any],
+    weights: dict[str, torch.Tensor],
+) -> str:
+    """The page as Markdown, with links as from the bundle's root."""
+    means = figures.summaries()[-1]
+    dataset_name = parser.get_parsed_content("dataset_name")
+    packages = {"monai": "monai_version", "numpy": "numpy_version"}
+    pins = [f"{name}=={metadata[key]}" for name, key in packages.items()]
+    pins += [f"{name}=={version}" for name, version in metadata["required_packages_version"].items()]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        docs="docs/",
+        name=release.name,
+        title=release.title,
+        description=release.description,
+        data_source=release.data_source,
+        training=release.training,
+        limits=release.limits,
+        license=release.license,
+        backbone=parser.get("backbone::network::_target_", parser.get("backbone::_target_")).rsplit(".", 1)[-1],
+        spacing=_by(parser.get_parsed_content("spacing")),
+        roi=_by(parser.get_parsed_content("roi_size")),
+        intensity=", ".join(step["_target_"].rsplit(".", 1)[-1] for step in parser.get("intensity")),
+        learning_rate=f"{parser.get_parsed_content('learning_rate'):g}",
+        max_epochs=parser.get_parsed_content("max_epochs"),
+        batch_size=parser.get_parsed_content("batch_size"),
+        in_channels=parser.get_parsed_content("in_channels"),
+        parameters=f"{sum(value.numel() for value in weights.values() if value.is_floating_point()):,}",
+        precision=figures.precision,
+        image_classes=metadata["image_classes"],
+        pred_classes=metadata["pred_classes"],
+        label_classes=metadata["label_classes"],
+        cases=means.cases,
+        split=SPLITS[figures.evaluate_on],
+        tolerance=f"{figures.nsd_tolerance:g}",
+        table=_table(["class", *(title for _, title in METRICS.values()), "missed", "cases"], figures.shown()),
+        table_name=f"{dataset_name}.yaml",
+        dataset_name=dataset_name,
+        reviewed="reviewed by a reader who knows the anatomy"
+        if table.reviewed
+        else "not yet reviewed by a radiologist",
+        words=_table(
+            ["class", *table.concepts], [[n, *s] for n, s in zip(table.classes, table.sentences, strict=True)]
+        ),
+        install=f"pip install torch=={metadata['pytorch_version']}\npip install {' '.join(pins)}",
+        references="\n".join(f"- {reference}" for reference in metadata["references"]),
+    )
+
+
+def front_matter(release: Release, figures: Figures, modality: str) -> str:
+    """The model card's header as Hugging Face's hub reads it."""
+    names = {"dice": "mean DSC", "hd95_mm": "mean HD95 (mm)", "nsd": "mean NSD"}
+    metrics = [{"type": key, "name": names[key], "value": value} for key, value in figures.means().items()]
+    result = {
+        "task": {"type": "image-segmentation"},
+        "dataset": {"type": release.name, "name": release.data_source.split(",")[0], "split": figures.evaluate_on},
+        "metrics": metrics,
+    }
+    content = {
+        "license": release.license,
+        "library_name": "monai",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["monai", "medical", "3d-segmentation", "text-guided", modality.lower()],
+        "model-index": [{"name": release.name, "results": [result]}],
+    }
+    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---\n\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _row(name: str, sentences: Sequence[str]) -> list[str]:
+    return [name, *sentences]
+
+
+def _by(lengths: Sequence[float]) -> str:
+    return " x ".join(f"{length:g}" for length in lengths)

@@ -1,0 +1,118 @@
+"""The measured figures of a released bundle, and what they were measured on."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.metrics.comparison import Scored, Summary, read_scores, summarise
+from scripts.release.weights import digest_of
+
+RECORD = "figures.json"
+SCORES = "metrics_per_case.csv"
+METRICS = {"dice": (100.0, "DSC (%)"), "hd95_mm": (1.0, "HD95 (mm)"), "nsd": (100.0, "NSD (%)")}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """An evaluation of released weights.
+
+    Attributes:
+        folder: with `metrics_per_case.csv`.
+        evaluate_on: "test" or "validation".
+        nsd_tolerance: mm.
+        weights_sha256: of the file that was scored.
+        precision: "float16" or "float32", as the weights are stored.
+    """
+
+    folder: Path
+    evaluate_on: str
+    nsd_tolerance: float
+    weights_sha256: str
+    precision: str
+
+    def summaries(self) -> list[Summary]:
+        """One a class, and the mean of the classes at last."""
+        return summarise(Scored("release", "release", {(0, 0): read_scores(self.folder / SCORES)}))
+
+    def shown(self) -> list[list[str]]:
+        """A row of text a summary: class, the metrics with their standard deviation over cases, missed, cases."""
+        return [
+            [s.class_name, *(_shown(s, metric) for metric in METRICS), str(s.missed), str(s.cases)]
+            for s in self.summaries()
+        ]
+
+    def means(self) -> dict[str, float]:
+        """Mean DSC and NSD between 0 and 1 and HD95 in mm, without those that are not defined."""
+        mean = self.summaries()[-1].mean
+        return {metric: round(mean[metric], 4) for metric in METRICS if not math.isnan(mean[metric])}
+
+    def record(self) -> None:
+        """Write what the scores are of beside them."""
+        content = {name: value for name, value in asdict(self).items() if name != "folder"}
+        (self.folder / RECORD).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def read_figures(folder: Path, weights: Path) -> Figures:
+    """What an earlier release has measured of these weights.
+
+    Raises:
+        FileNotFoundError: the scores or their record are absent.
+        ValueError: they are of other weights.
+    """
+    absent = [name for name in (RECORD, SCORES) if not (folder / name).is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"'{folder}' lacks {', '.join(absent)}. Give `dataset_dir` to have the model measured, or a folder that "
+            "an earlier release has written them to."
+        )
+    figures = Figures(folder=folder, **json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    if figures.weights_sha256 != digest_of(weights):
+        raise ValueError(
+            f"The figures in '{folder}' were measured with other weights than those in '{weights}'. Give `dataset_dir` "
+            "to have these measured."
+        )
+    return figures
+
+
+def measure(bundle: Path, weights: Path, folder: Path, *, precision: str, options: Mapping[str, Any]) -> Figures:
+    """Score weights with a released bundle's own train.yaml and evaluate.yaml, in a process of its own.
+
+    Args:
+        bundle: the released folder.
+        weights: the file to score.
+        folder: where the scores go.
+        precision: of the file.
+        options: of `evaluating`: `dataset_dir`, `evaluate_on`, `nsd_tolerance`, and what the split needs.
+
+    Raises:
+        RuntimeError: the evaluation failed; the end of what it said is in the message.
+    """
+    places = {"bundle_root": bundle, "ckpt_path": weights, "metrics_dir": folder, "output_dir": folder}
+    arguments = {
+        **options,
+        **{name: str(path) for name, path in places.items()},
+        "config_file": [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "arguments.json"
+    file.write_text(json.dumps(arguments), encoding="utf-8")
+    command = [sys.executable, "-B", "-m", "monai.bundle", "run", "evaluating", "--args_file", str(file)]
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"The released bundle could not be evaluated:\n{(done.stdout + done.stderr)[-3000:]}")
+    return Figures(folder, options["evaluate_on"], options["nsd_tolerance"], digest_of(weights), precision)
+
+
+def _shown(summary: Summary, metric: str) -> str:
+    scale, _ = METRICS[metric]
+    mean, deviation = summary.mean[metric] * scale, summary.sd_cases[metric] * scale
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.1f}" if math.isnan(deviation) else f"{mean:.1f} ± {deviation:.1f}"

@@ -1,0 +1,70 @@
+"""Entry files and overlays as one configuration that stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser, ReferenceResolver
+
+from scripts.config_check import check_config
+from scripts.release.description import BUNDLE_ROOT, Release
+
+ENTRIES = ("train.yaml", "inference.yaml")
+PLACES = {  # where a released bundle keeps what its overlays kept elsewhere
+    "ckpt_dir": "$@bundle_root + '/models'",
+    "text_encoder": "$@bundle_root + '/models/text_encoder'",
+}
+# Of a machine or of one run, and therefore not to be carried over from the options of a training.
+PRIVATE: tuple[str, ...] = ("bundle_root", "dataset_dir", "ckpt_dir", "ckpt_path", "output_dir", "metrics_dir", "predictions_dir")
+PRIVATE += ("device", "resume", "process_group", "muted")
+
+
+def flatten(release: Release, entry: str) -> ConfigParser:
+    """The configuration of an entry file with the release's overlays and options, before anything is moved.
+
+    Raises:
+        FileNotFoundError: an overlay does not exist.
+        ValueError: an option is of a machine, or the configuration has a problem; all problems are listed.
+    """
+    private = sorted(key for key in release.options if _root(key) in PRIVATE)
+    if private:
+        raise ValueError(
+            f"The options of {release.name} set {', '.join(private)}, which belong to a machine and not to a "
+            "released bundle. Remove them; the data for measuring are given as `dataset_dir` of the command."
+        )
+    files = [str(BUNDLE_ROOT / "configs" / name) for name in (entry, *release.overlays)]
+    problems = check_config(files, **release.options)
+    if problems:
+        raise ValueError(f"The configuration of {release.name} has problems:\n" + "\n".join(problems))
+    parser = ConfigParser()
+    parser.read_config(files)
+    known = parser.get()
+    options = {key: value for key, value in release.options.items() if _root(key) in known}
+    parser.update({ReferenceResolver.normalize_id(key): value for key, value in options.items()})
+    parser["bundle_root"] = str(BUNDLE_ROOT)
+    return parser
+
+
+def released(parser: ConfigParser, dataset_name: str) -> dict[str, Any]:
+    """The content of a flattened configuration with the paths of a released bundle."""
+    content = {key: value for key, value in parser.get().items() if key != "_meta_"}
+    table = f"$@bundle_root + '/configs/concepts/{dataset_name}.yaml'"
+    content |= {"bundle_root": ".", **PLACES, "concepts_file": table}
+    if "predictions_dir" in content:  # inference.yaml: a folder of images, not of a data set
+        content["dataset_dir"] = "$@bundle_root + '/images'"
+    return content
+
+
+def write_yaml(path: Path, content: Mapping[str, Any], header: str) -> None:
+    """Write a configuration in the order it has, below a comment."""
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+    text = yaml.safe_dump(dict(content), sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{comment}\n{text}", encoding="utf-8")
+
+
+def _root(key: str) -> str:
+    return key.split("#")[0].split("::")[0].lstrip("+")
