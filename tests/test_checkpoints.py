@@ -62,7 +62,7 @@ class TestLoadModel:
         assert load_model(mine, str(tmp_path / "m.pt")) is mine
 
     def test_absent_file(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"m\.pt does not exist\. Train first .*`ckpt_path`"):
+        with pytest.raises(FileNotFoundError, match=r"m\.pt does not exist\. Train first .*path of a trained model"):
             load_model(network(), tmp_path / "m.pt")
 
     def test_garbage(self, tmp_path: Path) -> None:

@@ -89,9 +89,17 @@ class TestValidateAtEnd:
     ) -> None:
         seen: list[int] = []
         engine = Engine(lambda engine, batch: None)
-        ValidateAtEnd(SimpleNamespace(run=seen.append), interval).attach(engine)
+        ValidateAtEnd(SimpleNamespace(run=seen.append, data_loader=[0]), interval).attach(engine)
         engine.run([0], max_epochs=epochs)
         assert seen == validated
+
+    def test_without_a_case_keeps_the_last_model_and_says_so_before(self, caplog: pytest.LogCaptureFixture) -> None:
+        seen: list[Any] = []
+        engine = Engine(lambda engine, batch: seen.append("no case to validate on" in caplog.text))
+        best = SimpleNamespace(save=lambda: seen.append("saved"))
+        ValidateAtEnd(SimpleNamespace(data_loader=[]), 5, best).attach(engine)
+        engine.run([0], max_epochs=2)
+        assert seen == [True, True, "saved"]
 
 
 class TestLossTerms:

@@ -52,9 +52,9 @@ def load_model(network: nn.Module, path: str | Path, device: str | torch.device 
     if not path.is_file():
         raise FileNotFoundError(
             f"The checkpoint {path} does not exist. Train first (`python -m monai.bundle run training ...`), "
-            "or set `ckpt_path` to a trained model."
+            "or give the path of a trained model."
         )
-    state = _read(path, device)
+    state = read_checkpoint(path, device)
     state = state.get("model", state)
     try:
         _plain(network).load_state_dict(state)
@@ -88,8 +88,13 @@ class BestModel:
         value = float(engine.state.metrics[name])
         if value > self.best and idist.get_rank() == 0:
             self.best = value
-            save_atomically({"model": _plain(self.network).state_dict()}, self.path)
+            self.save()
             logger.info("Best %s so far: %.4f, saved as %s.", name, value, self.path)
+
+    def save(self) -> None:
+        """Save the network as it is, whatever it is worth; of several processes, the first does."""
+        if idist.get_rank() == 0:
+            save_atomically({"model": _plain(self.network).state_dict()}, self.path)
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -152,7 +157,7 @@ class LastState:
         if not self._is_there():
             logger.warning("Nothing to resume: %s does not exist. Training starts from the beginning.", self.path)
             return
-        state = _read(self.path, "cpu")
+        state = read_checkpoint(self.path, "cpu")
         parts = self._parts(engine)
         absent = {"trainer", *parts} - set(state)
         if absent:
@@ -178,7 +183,12 @@ class LastState:
         logger.info("Resumed %s after epoch %d.", self.path, engine.state.epoch)
 
 
-def _read(path: Path, device: str | torch.device) -> dict[str, Any]:
+def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """A file of tensors, as a dictionary.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes

@@ -12,7 +12,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
+from monai.data import DataLoader, MetaTensor
 from monai.data.utils import set_rnd
 from monai.engines import Evaluator, Trainer, default_prepare_batch
 from torch import Tensor, nn
@@ -73,24 +73,44 @@ class SeedEpoch:
 class ValidateAtEnd:
     """Validates after the last epoch where the interval has not; attach it to the trainer.
 
-    Without it the end of a run would go unjudged, and a run shorter than the interval leave no model.
+    Without it the end of a run would go unjudged, and a run shorter than the interval leave no model. Without a case
+    to validate on, the model of the last epoch is kept, and the log says so before the first.
 
     Args:
         validator: the evaluator.
         interval: of the ``ValidationHandler`` before it.
+        best_model: keeps the model of a run that cannot be judged; None keeps none.
     """
 
-    def __init__(self, validator: Evaluator, interval: int) -> None:
+    def __init__(self, validator: Evaluator, interval: int, best_model: Any = None) -> None:
         self.validator = validator
         self.interval = interval
+        self.best_model = best_model
+
+    @property
+    def judges(self) -> bool:
+        return len(cast(DataLoader, self.validator.data_loader)) > 0
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.warn)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def warn(self, engine: Engine) -> None:
+        if not self.judges:
+            logger.warning(
+                "There is no case to validate on: the model of the last epoch will be kept, however good or bad. To "
+                "have it judged, set some labelled cases aside (the folds; on MONAI Label submit more, or raise "
+                "`val_split`)."
+            )
 
     def __call__(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        if epoch == engine.state.max_epochs and epoch % self.interval:
+        if epoch != engine.state.max_epochs:
+            return
+        if self.judges and epoch % self.interval:
             self.validator.run(epoch)
+        if not self.judges and self.best_model is not None:
+            self.best_model.save()
 
 
 class LossTerms:
@@ -99,6 +119,9 @@ class LossTerms:
     Every handler that reads the metrics, such as MONAI's TensorBoardStatsHandler and StatsHandler, then
     logs them: each loss, each weight, the indicators of collapse, and the learning rate. Of several
     processes, all have the mean over all of them.
+
+    Of the output of an iteration only the loss is left, as the list that MONAI's handlers expect, such as the one
+    that ``--tracking mlflow`` adds; the predictions go, with the memory that they hold.
 
     Args:
         loss: has ``terms`` after each forward, a dictionary of scalars.
@@ -128,6 +151,8 @@ class LossTerms:
         for name, value in getattr(self.loss, "module", self.loss).terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] += 1
+        if isinstance(engine.state.output, dict):
+            engine.state.output = [{"loss": engine.state.output["loss"].detach()}]
 
     def _means(self) -> dict[str, float]:
         """Sums and counts of all processes together: each has met the same terms, in the same order."""
@@ -149,7 +174,7 @@ class LossTerms:
         engine.state.metrics.update({f"train_{name}": mean for name, mean in means.items()})
         engine.state.metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         logger.info(
-            "Epoch %d/%d: %s",
+            "Epoch %s/%s: %s",
             engine.state.epoch,
             engine.state.max_epochs,
             ", ".join(f"{name} {mean:.4g}" for name, mean in means.items() if not name.startswith("log_")),

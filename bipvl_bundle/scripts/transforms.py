@@ -1,4 +1,4 @@
-"""What MONAI lacks: a `Spacingd` that leaves foreign entries alone, and the check of a loaded case."""
+"""What MONAI lacks: a `Spacingd` that leaves foreign entries alone, the check of a loaded case, logits to labels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Spacingd
+from monai.transforms import AsDiscrete, MapTransform, Spacingd
 
-__all__ = ["CheckCased", "SafeSpacingd"]
+__all__ = ["CheckCased", "SafeSpacingd", "ToLabelsd"]
 
 SPATIAL_DIMS = 3
+PROBABILITIES = "probabilities"
+"""Set in the metadata of a prediction that is one of probabilities, not of logits."""
 
 
 class SafeSpacingd(Spacingd):
@@ -34,6 +36,28 @@ class SafeSpacingd(Spacingd):
         if name in self.keys or isinstance(entry, dict):
             return False
         return not isinstance(name, str) or name.startswith(tuple(f"{key}_" for key in self.keys))
+
+
+class ToLabelsd(MapTransform):
+    """Logits to labels: the most likely class, or each region whose probability is above one half.
+
+    A prediction that is marked as one of probabilities passes: it is a sample that a score is made of.
+
+    Args:
+        keys: the logits, C x H x W x D; they become 1 x H x W x D where `exclusive`, else they keep their shape.
+        exclusive: whether the channels are classes that exclude each other, the background first, or regions.
+    """
+
+    def __init__(self, keys: KeysCollection, *, exclusive: bool = True) -> None:
+        super().__init__(keys)
+        self.discrete = AsDiscrete(argmax=exclusive, threshold=None if exclusive else 0.0)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        case = dict(data)
+        for key in self.keys:
+            if not getattr(case[key], "meta", {}).get(PROBABILITIES):
+                case[key] = self.discrete(case[key])
+        return case
 
 
 class CheckCased(MapTransform):
