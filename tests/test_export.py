@@ -83,7 +83,7 @@ class TestFixedWords:
 
     def test_holds_no_word_embeddings_and_nothing_of_the_alignment(self, small):
         kept = {name.split(".")[0] for name in FixedWords(small()).state_dict()}
-        assert kept == {"words", "token_mask", "backbone", "fusions", "text_encoder"}
+        assert kept == {"words", "backbone", "fusions", "text_encoder"}
         names = [name for name in FixedWords(small(fused_stages=(2, 4))).state_dict() if "text_encoder" in name]
         assert names
         assert all(name.startswith(("text_encoder.stages.2", "text_encoder.stages.3")) for name in names)

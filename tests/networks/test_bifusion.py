@@ -55,12 +55,13 @@ def plain_bifusion(block, text, features, smaller=None):
     """Eq. 2 for one sample, as the docstring of BiFusion states it; `smaller` is the grid of keys and values."""
     vision = features.flatten(1).T
     t = plain_linear(block.text_in, text)
-    t = t + plain_attention(block.text_self_attention, *[plain_norm(block.text_norm, t)] * 2)
+    kept = int(block.self_attention_residual)
+    t = kept * t + plain_attention(block.text_self_attention, *[plain_norm(block.text_norm, t)] * 2)
     v = vision
     if block.vision_self_attention is not None:
         normed = plain_norm(block.vision_norm, v)
         context = plain_pooling(normed, features.shape[1:], smaller) if smaller else normed
-        v = v + plain_attention(block.vision_self_attention, normed, context)
+        v = kept * v + plain_attention(block.vision_self_attention, normed, context)
     v_normed = plain_norm(block.vision_cross_norm, v)
     t_normed = plain_norm(block.text_cross_norm, t)
     t = t + plain_mlp(block.text_mlp, plain_attention(block.text_cross_attention, t_normed, v_normed))
@@ -86,6 +87,7 @@ def make_block(**arguments):
     [
         ({}, None),
         ({"vision_self_attention": False}, None),
+        ({"self_attention_residual": False}, None),
         ({"token_budget": 30}, None),
         ({"token_budget": 29}, (3, 2, 3)),
         ({"token_budget": 10}, (2, 2, 2)),

@@ -17,14 +17,27 @@ def target_for(image, channels, exclusive=True):
     return torch.randint(0, channels if exclusive else 2, shape, generator=generator).float()
 
 
+def embed(network):
+    """The N * K sentences, each padded and each for itself, and their mask."""
+    token_ids, mask = network.text_encoder.tokenize(network.concepts.sentences_flat)
+    return network.text_encoder.embeddings(input_ids=token_ids), mask
+
+
+def run_stage(network, stage, hidden, mask):
+    """As Hugging Face's own layers do it, padding computed and masked, all tokens to the last."""
+    for layer in network.text_encoder.stages[stage - 1]:
+        hidden = layer(hidden, attention_mask=mask[:, None, None, :])
+    return hidden
+
+
 def test_text_equals_its_bert_at_initialisation(make_network, image):
     network = make_network().train()
     seen = []
     network.projection.text.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     network(image)
-    encoder, hidden = network.text_encoder, network.text_encoder.embed(network.token_ids)
+    hidden, mask = embed(network)
     for stage in (1, 2, 3, 4):
-        hidden = encoder.run_stage(stage, hidden, network.token_mask)
+        hidden = run_stage(network, stage, hidden, mask)
     expected = hidden[:, 0].reshape(3, 2, -1).expand(2, -1, -1, -1)
     torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=1e-4)
 
@@ -146,13 +159,13 @@ class TestKeptText:
 
 
 def plain_pass(network, image):
-    """Logits and t_k in training as before stages could be left out: text and image stage by stage, in step."""
-    encoder, mask = network.text_encoder, network.token_mask
-    state = {"hidden": encoder.run_stage(1, encoder.embed(network.token_ids), mask), "mask": mask}
+    """Logits and t_k in training, nothing saved: padded sentences, all of them, stage by stage with the image."""
+    hidden, mask = embed(network)
+    state = {"hidden": run_stage(network, 1, hidden, mask), "mask": mask}
 
     def fuse(stage, features):
         if stage > 1:
-            state["hidden"] = encoder.run_stage(stage, state["hidden"], state["mask"])
+            state["hidden"] = run_stage(network, stage, state["hidden"], state["mask"])
         else:
             state.update(hidden=state["hidden"].repeat(len(image), 1, 1), mask=mask.repeat(len(image), 1))
         if str(stage - 1) not in network.fusions:
@@ -162,7 +175,41 @@ def plain_pass(network, image):
         state["hidden"] = torch.cat([text.flatten(0, 1)[:, None], hidden[:, 1:]], dim=1)
         return features
 
-    return network.backbone(image, fuse), state["hidden"][:, 0].reshape(len(image), 3, 2, -1)
+    classes = len(network.concepts.classes)
+    return network.backbone(image, fuse), state["hidden"][:, 0].reshape(len(image), classes, -1, 16)
+
+
+class TestAllTokens:
+    def test_equal_a_plain_pass_with_each_different_sentence_once(self, make_network, awaken, image):
+        network = awaken(make_network(fuse_all_tokens=True)).double()
+        image = image[:1].double()
+        sentences = network.concepts.sentences_flat
+        hidden, mask = embed(network)
+        state = {"hidden": run_stage(network, 1, hidden, mask)}
+
+        def fuse(stage, features):
+            hidden = run_stage(network, stage, state["hidden"], mask) if stage > 1 else state["hidden"]
+            parts = {sentence: hidden[i][mask[i]] for i, sentence in enumerate(sentences)}
+            text, features = network.fusions[str(stage - 1)](torch.cat(list(parts.values()))[None], features)
+            fused = dict(zip(parts, text[0].split([len(part) for part in parts.values()]), strict=True))
+            for i, sentence in enumerate(sentences):
+                hidden = hidden.clone()
+                hidden[i, mask[i]] = fused[sentence]
+            state["hidden"] = hidden
+            return features
+
+        expected = network.backbone(image, fuse)
+        with torch.no_grad():
+            torch.testing.assert_close(network.eval()(image), expected.detach())
+        output = network.train()(image)
+        torch.testing.assert_close(output.logits, expected)
+        concepts = state["hidden"][:, 0].reshape(1, 3, 2, -1)
+        reference = network.projection(output.class_map[:, 1:], concepts)[1]
+        torch.testing.assert_close(output.concept_embeddings, reference)
+
+    def test_reads_more_than_the_first_token(self, make_network, awaken, image):
+        one, other = (awaken(make_network(fuse_all_tokens=every)).eval() for every in (True, False))
+        assert not torch.allclose(one(image), other(image))
 
 
 class TestFusedStages:
@@ -177,22 +224,31 @@ class TestFusedStages:
         def attach(network):
             runs = [0] * 4
             for i, stage in enumerate(network.text_encoder.stages):
-                stage[0].register_forward_hook(lambda *_, i=i: runs.__setitem__(i, runs[i] + 1))
+                stage[0].output.register_forward_hook(lambda *_, i=i: runs.__setitem__(i, runs[i] + 1))
             return runs
 
         return attach
 
-    @pytest.mark.parametrize("stages", [(1, 2, 3, 4), (1, 3), (4,), (2, 3), ()])
-    def test_equal_a_plain_pass_stage_by_stage(self, make_network, awaken, image, stages):
-        network = awaken(make_network(fused_stages=stages)).train()
+    @pytest.mark.parametrize("stages", [(1, 2, 3, 4), (4,), (2, 3), ()])
+    def test_equal_a_plain_pass_forward_and_backward(self, make_network, awaken, image, stages):
+        """Kidneys share a sentence, and no two lengths are equal: nothing is lost by packing and sharing."""
+        network = awaken(make_network(fused_stages=stages)).double().train()
         seen = []
         network.projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
-        image = image.repeat(2, 1, 1, 1, 1) * torch.tensor([1.0, -2.0]).view(2, 1, 1, 1, 1)
-        logits, concepts = plain_pass(network, image)
-        # To the bit where the first stage is fused; else sentences are batched otherwise.
-        tolerance = {"atol": 0, "rtol": 0} if 1 in stages else {"atol": 1e-5, "rtol": 1e-4}
-        torch.testing.assert_close(network(image).logits, logits, **tolerance)
-        torch.testing.assert_close(seen[0], concepts, **tolerance)
+        image = image.double().repeat(2, 1, 1, 1, 1) * torch.tensor([1.0, -2.0]).view(2, 1, 1, 1, 1)
+        results = []
+        for logits, concepts in ((network(image).logits, seen[0]), plain_pass(network, image)):
+            network.zero_grad()
+            (logits.square().mean() + concepts.sin().mean()).backward()
+            gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+            results.append((logits.detach(), concepts.detach(), gradients))
+        torch.testing.assert_close(results[0], results[1], atol=1e-10, rtol=1e-8)
+
+    @pytest.mark.parametrize("stages", [(1, 2, 3, 4), (1, 3), (1,), (4,)])
+    def test_equal_a_plain_pass_in_evaluation(self, make_network, awaken, image, stages):
+        network = awaken(make_network(fused_stages=stages)).double().eval()
+        with torch.no_grad():
+            torch.testing.assert_close(network(image.double()), plain_pass(network, image.double())[0])
 
     @pytest.mark.parametrize(("stages", "names"), [((1, 2, 3, 4), "0123"), ([4], "3"), ([3, 2], "12"), ([], "")])
     def test_only_these_have_parameters(self, make_network, stages, names):
@@ -235,14 +291,14 @@ class TestFusedStages:
             network(image)
         assert runs == runs_of_two_images
 
-    @pytest.mark.parametrize(("stages", "sentences"), [((4,), [6, 6, 6, 6]), ((2,), [6, 6, 12, 12])])
-    def test_training_reads_them_once_a_batch(self, make_network, image, stages, sentences):
+    @pytest.mark.parametrize(("stages", "images"), [((4,), [1, 1, 1, 1]), ((2,), [1, 1, 2, 2])])
+    def test_training_reads_them_once_a_batch(self, make_network, image, stages, images):
         network = make_network(fused_stages=stages).train()
         sizes = []
         for stage in network.text_encoder.stages:
-            stage[0].register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
+            stage[0].output.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
         network(image.repeat(2, 1, 1, 1, 1))
-        assert sizes == sentences
+        assert sizes == images
 
     @torch.no_grad()
     def test_changed_weights_of_a_later_stage_are_seen(self, make_network, awaken, image):
@@ -286,7 +342,7 @@ class TestStateDict:
     def test_holds_every_parameter_and_no_words(self, make_network, table):
         names = set(make_network().state_dict())
         assert {name for name, _ in make_network().named_parameters()} < names
-        assert not names & {"token_ids", "token_mask", "same_sentence"}
+        assert not [name for name in names if name.startswith(("sentences", "same_sentence"))]
 
     def test_other_classes_raise_naming_both(self, make_network, table):
         renamed = replace(table, classes=("spleen", "left kidney", "liver"))
@@ -316,3 +372,19 @@ def test_words_for_other_classes_raise(make_network):
     other = ConceptTable("CT", ("shape",), ("spleen",), (("Round.",),))
     with pytest.raises(ValueError, match="Words can be edited, classes cannot"):
         make_network().set_concepts(other)
+
+
+def test_other_words_leave_the_network_with_its_own(make_network, awaken, table, image):
+    """And with its own weights: the other one has no copies of them."""
+    network = awaken(make_network()).eval()
+    with torch.no_grad():
+        plain = network(image)
+        other = network.with_concepts(table.swapped("right kidney", "liver"))
+        swapped = other(image)
+        assert torch.equal(network(image), plain)
+        assert not torch.allclose(swapped, plain)
+        network.set_concepts(table.swapped("right kidney", "liver"))
+        assert torch.equal(network(image), swapped)
+    assert all(a is b for a, b in zip(network.parameters(), other.parameters(), strict=True))
+    with pytest.raises(ValueError, match="Words can be edited, classes cannot"):
+        network.with_concepts(replace(table, classes=("a", "b", "c")))

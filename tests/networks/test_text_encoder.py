@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel
 
+from scripts.networks.packing import PackedSentences
 from scripts.networks.text_encoder import StagedTextEncoder
 
 SENTENCES = ["the liver", "a bright tube in front of the spine", "left"]
@@ -34,11 +35,11 @@ def broken(tiny_bert, tmp_path):
 
 
 def read(encoder, sentences):
-    ids, mask = encoder.tokenize(sentences)
-    hidden = encoder.embed(ids)
+    packed = PackedSentences(*encoder.tokenize(sentences))
+    hidden = encoder.embed(packed)
     for stage in (1, 2, 3, 4):
-        hidden = encoder.run_stage(stage, hidden, mask)
-    return hidden, mask
+        hidden = encoder.run_stage(stage, hidden, packed)
+    return packed.unpack(hidden), packed.mask
 
 
 def test_four_stages_equal_the_whole_bert(tiny_bert):
@@ -47,6 +48,61 @@ def test_four_stages_equal_the_whole_bert(tiny_bert):
     tokens = AutoTokenizer.from_pretrained(tiny_bert)(SENTENCES, padding=True, return_tensors="pt")
     hidden, mask = read(encoder, SENTENCES)
     torch.testing.assert_close(hidden[mask], bert(**tokens).last_hidden_state[mask], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls_only", [False, True])
+def test_stage_of_two_images_equals_the_layers_of_hugging_face(tiny_bert, cls_only):
+    """In training too, without dropout: states and the gradients of weights and input."""
+    encoder = StagedTextEncoder(str(tiny_bert), stage_layers=SPLIT, dropout=0.0).double().train()
+    token_ids, mask = encoder.tokenize(SENTENCES)
+    packed, layer = PackedSentences(token_ids, mask), encoder.stages[1][0]
+    row = torch.randn(2, int(mask.sum()), 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    results = []
+    for ours in (True, False):
+        row = row.detach().requires_grad_()
+        encoder.zero_grad()
+        if ours:
+            states = encoder.run_stage(2, row, packed, cls_only=cls_only)
+            states = states if cls_only else packed.unpack(states)[packed.mask.repeat(2, 1)]
+        else:
+            padded = layer(packed.unpack(row), attention_mask=mask.repeat(2, 1)[:, None, None, :])
+            states = padded[:, 0].unflatten(0, (2, 3)) if cls_only else padded[mask.repeat(2, 1)]
+        states.sin().sum().backward()
+        results.append((states.detach(), row.grad, [p.grad for p in layer.parameters()]))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def pass_and_keep(encoder):
+    """States and gradients of a training pass, and how many numbers it kept for its backward pass."""
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        torch.manual_seed(0)
+        packed = PackedSentences(*encoder.tokenize(SENTENCES))
+        hidden = encoder.embed(packed)
+        for stage in (1, 2, 3, 4):
+            hidden = encoder.run_stage(stage, hidden, packed, cls_only=stage == 4)
+    hidden.sin().sum().backward()
+    return (hidden.detach(), {name: p.grad for name, p in encoder.named_parameters()}), sum(sizes)
+
+
+def test_recomputing_keeps_less_and_changes_neither_states_nor_gradients(tiny_bert):
+    """With dropout, whose draws have to be the same again."""
+    plain, again = (
+        pass_and_keep(StagedTextEncoder(str(tiny_bert), stage_layers=SPLIT, dropout=0.5, recompute=recompute).train())
+        for recompute in (False, True)
+    )
+    torch.testing.assert_close(again[0], plain[0])
+    assert again[1] < plain[1] / 2
+
+
+def test_dropout_is_the_checkpoints_in_training_only(tiny_bert):
+    encoder = StagedTextEncoder(str(tiny_bert), stage_layers=SPLIT, dropout=0.5)
+    packed = PackedSentences(*encoder.tokenize(SENTENCES))
+    hidden = encoder.embed(packed).detach()
+    encoder.stages[0].train()
+    assert not torch.equal(encoder.run_stage(1, hidden, packed), encoder.run_stage(1, hidden, packed))
+    encoder.stages[0].eval()
+    assert torch.equal(encoder.run_stage(1, hidden, packed), encoder.run_stage(1, hidden, packed))
 
 
 def test_padding_changes_no_result(tiny_bert):

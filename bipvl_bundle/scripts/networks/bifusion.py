@@ -24,7 +24,8 @@ class BiFusion(nn.Module):
     channels of V_n for the block and back to its own width after it.
 
     Deviations:
-        - A residual around both self-attentions, without which the block could not pass its input on.
+        - A residual around both self-attentions, without which the block could not pass its input on; it can be
+          left out, and then the block changes its input from the start.
         - LayerNorm also before the cross-attentions (pre-norm throughout), and the text path has a
           residual at its own width around the two projections.
         - The last layer of every path into V and back into T starts at zero: at initialisation the block
@@ -41,6 +42,7 @@ class BiFusion(nn.Module):
         dropout: on attention weights and in the MLPs, in training.
         vision_self_attention: False leaves out SA on V_n, the block's only cost that is quadratic in
             the number of vision tokens.
+        self_attention_residual: False leaves out the residuals around the self-attentions, as eq. 2 is printed.
         token_budget: to how many vision tokens a vision token attends at most; None for all of them. The
             default is the 24^3 of Swin UNETR's first stage at 96^3, which is thus exact.
 
@@ -60,6 +62,7 @@ class BiFusion(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         vision_self_attention: bool = True,
+        self_attention_residual: bool = True,
         token_budget: int | None = TOKEN_BUDGET,
     ) -> None:
         super().__init__()
@@ -69,6 +72,7 @@ class BiFusion(nn.Module):
             )
         channels = vision_channels
         self.token_budget = token_budget
+        self.self_attention_residual = self_attention_residual
         self.text_in = nn.Linear(text_channels, channels)
         self.text_norm = nn.LayerNorm(channels)
         self.text_self_attention = Attention(channels, num_heads, dropout)
@@ -82,7 +86,8 @@ class BiFusion(nn.Module):
         if vision_self_attention:
             self.vision_norm = nn.LayerNorm(channels)
             self.vision_self_attention = Attention(channels, num_heads, dropout)
-            _starts_at_zero(self.vision_self_attention.output)
+            if self_attention_residual:
+                _starts_at_zero(self.vision_self_attention.output)
         self.vision_cross_norm = nn.LayerNorm(channels)
         self.vision_cross_attention = Attention(channels, num_heads, dropout)
         self.vision_mlp = MLPBlock(channels, int(mlp_ratio * channels), dropout)
@@ -100,13 +105,14 @@ class BiFusion(nn.Module):
         """
         t = self.text_in(text)
         normed = self.text_norm(t)
-        t = t + self.text_self_attention(normed, normed)
+        t = self._past(t, self.text_self_attention(normed, normed))
 
         grid = vision.shape[2:]
         v = rearrange(vision, "b c h w d -> b (h w d) c")
         if self.vision_self_attention is not None:
             normed = self.vision_norm(v)
-            v = v + self.vision_self_attention(normed, pool_tokens(normed, grid, self.token_budget))
+            attended = self.vision_self_attention(normed, pool_tokens(normed, grid, self.token_budget))
+            v = self._past(v, attended)
 
         v_normed = self.vision_cross_norm(v)
         t = t + self.text_mlp(self.text_cross_attention(self.text_cross_norm(t), v_normed))
@@ -114,6 +120,9 @@ class BiFusion(nn.Module):
         v = v + self.vision_mlp(self.vision_cross_attention(v_normed, t_fused))
         height, width, depth = grid
         return text + self.text_out(t_fused), rearrange(v, "b (h w d) c -> b c h w d", h=height, w=width, d=depth)
+
+    def _past(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        return tokens + attended if self.self_attention_residual else attended
 
 
 def _starts_at_zero(layer: nn.Linear) -> nn.Linear:

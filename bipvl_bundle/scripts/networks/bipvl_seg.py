@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from scripts.networks.backbones.base import FusableBackbone
 from scripts.networks.bifusion import TOKEN_BUDGET, BiFusion
 from scripts.networks.class_embedding import AlignmentProjection, ClassEmbeddingHead
 from scripts.networks.outputs import BiPVLOutput
+from scripts.networks.packing import PackedSentences
 from scripts.networks.reading import STAGES, Reading, block_name
 from scripts.networks.text_encoder import StagedTextEncoder
 
@@ -35,6 +37,8 @@ class BiPVLSeg(nn.Module):
         - One text pass serves fusion and alignment.
         - Up to the first fusion the text does not depend on the image: its stages until there run once a
           batch. In evaluation without gradients their result is kept until weights or words change.
+        - Equal sentences are read once, and padding is not (see ``PackedSentences``): the same result, but that
+          equal sentences share the draws of BERT's dropout.
 
     A state dict remembers the names of the classes and a digest of their sentences. Loading it into a
     network with other classes is an error, with other sentences for the same classes a warning.
@@ -48,10 +52,13 @@ class BiPVLSeg(nn.Module):
         fused_stages: the stages after which text and image meet, out of 1 to 4; the others have no block.
             ``[4]`` is late fusion. With none, words and image meet in the alignment loss alone, and in
             evaluation the text is not read.
+        fuse_all_tokens: BiFusion sees every token of every different sentence, not one [CLS] state a sentence.
         num_heads: attention heads of the BiFusion block of each of the four stages, fused or not.
         mlp_ratio: hidden width of BiFusion's MLPs, in multiples of the stage's channels.
         dropout: in BiFusion, in training.
         vision_self_attention: BiFusion's self-attention on the image, one switch or one per stage.
+        self_attention_residual: around BiFusion's self-attentions; without it the network is not its backbone
+            at initialisation.
         token_budget: to how many image tokens an image token attends at most, see ``BiFusion``.
         projection_channels: P, width of the shared space of the alignment.
         grid: the class map is pooled to ``grid``^3 cells before its projection.
@@ -64,8 +71,6 @@ class BiPVLSeg(nn.Module):
         BiPVL-Seg, section 3 and figure 2.
     """
 
-    token_ids: Tensor  # N*K x L
-    token_mask: Tensor  # N*K x L, True on tokens
     same_sentence: Tensor  # N x N x K
 
     def __init__(
@@ -76,10 +81,12 @@ class BiPVLSeg(nn.Module):
         *,
         exclusive: bool = True,
         fused_stages: Sequence[int] = STAGES,
+        fuse_all_tokens: bool = False,
         num_heads: Sequence[int] = (3, 6, 12, 24),
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         vision_self_attention: bool | Sequence[bool] = True,
+        self_attention_residual: bool = True,
         token_budget: int | None = TOKEN_BUDGET,
         projection_channels: int = 128,
         grid: int = 3,
@@ -99,6 +106,7 @@ class BiPVLSeg(nn.Module):
         self.text_encoder = text_encoder
         self.exclusive = exclusive
         self.fused_stages = tuple(sorted(fused_stages))
+        self.fuse_all_tokens = fuse_all_tokens
         self.fusions = nn.ModuleDict(
             {
                 block_name(stage): BiFusion(
@@ -108,6 +116,7 @@ class BiPVLSeg(nn.Module):
                     mlp_ratio=mlp_ratio,
                     dropout=dropout,
                     vision_self_attention=vision_self_attention[stage - 1],
+                    self_attention_residual=self_attention_residual,
                     token_budget=token_budget,
                 )
                 for stage in self.fused_stages
@@ -132,11 +141,24 @@ class BiPVLSeg(nn.Module):
         device = next(self.parameters()).device
         token_ids, mask = self.text_encoder.tokenize(concepts.sentences_flat)
         self.concepts = concepts
-        self.register_buffer("token_ids", token_ids.to(device), persistent=False)
-        self.register_buffer("token_mask", mask.to(device), persistent=False)
+        self.sentences = PackedSentences(token_ids, mask).to(device)
         same = torch.as_tensor(concepts.same_sentence(), dtype=torch.bool, device=device)
         self.register_buffer("same_sentence", same, persistent=False)
         self._kept_text: tuple[Any, Tensor] | None = None
+
+    def with_concepts(self, concepts: ConceptTable) -> BiPVLSeg:
+        """This network, reading other words for the same classes; it keeps its own, whatever the other one does.
+
+        Both have the same weights, not copies of them, so that this costs no more than reading the words. For
+        evaluation: to train, or to move, either of them is to do so with both.
+
+        Raises:
+            ValueError: as for ``set_concepts``.
+        """
+        other = copy.copy(self)
+        other._buffers, other._modules = dict(self._buffers), dict(self._modules)  # set_concepts replaces some
+        other.set_concepts(concepts)
+        return other
 
     def forward(self, image: Tensor) -> Tensor | BiPVLOutput:
         """Segment a batch of images (B x in_channels x H x W x D)."""
@@ -157,7 +179,11 @@ class BiPVLSeg(nn.Module):
         return super().train(mode)
 
     def read_alone(self) -> Tensor:
-        """The text stages up to the first fusion, which no image has touched: N*K x L x D."""
+        """The text stages up to the first fusion, which no image has touched.
+
+        Returns:
+            the packed tokens, 1 x T x D; after the fourth stage the U [CLS] states alone
+        """
         if self.training or torch.is_grad_enabled():
             return self._compute_alone()
         key = self._text_key()
@@ -171,9 +197,9 @@ class BiPVLSeg(nn.Module):
         return min(self.fused_stages, default=len(STAGES))
 
     def _compute_alone(self) -> Tensor:
-        hidden = self.text_encoder.embed(self.token_ids)
+        hidden = self.text_encoder.embed(self.sentences)
         for stage in range(1, self.stages_alone + 1):
-            hidden = self.text_encoder.run_stage(stage, hidden, self.token_mask)
+            hidden = self.text_encoder.run_stage(stage, hidden, self.sentences, cls_only=stage == STAGES[-1])
         return hidden
 
     def _text_key(self) -> tuple[Any, ...]:
@@ -184,7 +210,7 @@ class BiPVLSeg(nn.Module):
         read = [self.text_encoder.embeddings, *self.text_encoder.stages[: self.stages_alone]]
         weights = [weight for module in read for weight in module.parameters()]
         versions = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
-        device = self.token_ids.device
+        device = self.same_sentence.device
         autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         return versions, weights[0].dtype, device, autocast
 

@@ -23,8 +23,7 @@ class FixedWords(nn.Module):
         network: is set to evaluation.
     """
 
-    words: Tensor  # N*K x L x D
-    token_mask: Tensor  # N*K x L, True on tokens
+    words: Tensor  # 1 x T x D, packed
 
     def __init__(self, network: BiPVLSeg) -> None:
         super().__init__()
@@ -32,14 +31,15 @@ class FixedWords(nn.Module):
         self.backbone = network.backbone
         self.fusions = network.fusions
         self.fused_stages = network.fused_stages
+        self.fuse_all_tokens = network.fuse_all_tokens
         self.stages_alone = network.stages_alone
+        self.sentences = network.sentences
         self.text_encoder = copy.deepcopy(network.text_encoder)
         del self.text_encoder.embeddings
         for stage in range(self.stages_alone):
             self.text_encoder.stages[stage] = nn.ModuleList()
         with torch.no_grad():
             self.register_buffer("words", network.read_alone().clone())
-        self.register_buffer("token_mask", network.token_mask.clone())
         self.eval()
 
     def read_alone(self) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -19,7 +18,7 @@ class Reading:
 
     Args:
         network: whose text encoder, words and BiFusion blocks are used.
-        batch: B, images in the batch; each has a copy of the N * K sentences from the first fusion on.
+        batch: B, images in the batch; each has a copy of the sentences from the first fusion on.
 
     Attributes:
         features: V_n of the last stage that was passed, fused where it is.  # B x C_n x h x w x d
@@ -29,35 +28,42 @@ class Reading:
         self.network = network
         self.batch = batch
         self.stage = 0  # how far the text is read
-        self.hidden: Tensor | None = None  # B*S x L x D, S = N * K
+        self.last = STAGES[-1] if network.training else max(network.fused_stages, default=0)  # to be read at all
+        self.hidden: Tensor | None = None  # B x T x D, packed
         self.features: Tensor | None = None
 
     def fuse(self, stage: int, features: Tensor) -> Tensor:
         """Read on to the end of a stage that has a fusion, then fuse; other stages pass."""
         self.features = features
         if stage in self.network.fused_stages:
-            hidden = self._read_to(stage)
-            text = rearrange(hidden[:, 0], "(b s) c -> b s c", b=self.batch)
-            text, self.features = self.network.fusions[block_name(stage)](text, features)
-            fused_cls = rearrange(text, "b s c -> (b s) 1 c").to(hidden.dtype)
-            self.hidden = torch.cat([fused_cls, hidden[:, 1:]], dim=1)
+            hidden, sentences = self._read_to(stage), self.network.sentences
+            fusion = self.network.fusions[block_name(stage)]
+            if self.network.fuse_all_tokens:
+                self.hidden, self.features = fusion(hidden, features)
+            else:
+                text, self.features = fusion(sentences.cls(hidden), features)
+                self.hidden = sentences.replace_cls(hidden, text)
         return self.features
 
     def concepts(self) -> Tensor:
-        """The [CLS] states after the last text stage: B x N x K x D."""
-        hidden = self._read_to(STAGES[-1])
-        return rearrange(hidden[:, 0], "(b n k) c -> b n k c", b=self.batch, n=len(self.network.concepts.classes))
+        """The [CLS] states after the last text stage, in training: B x N x K x D."""
+        states = self.network.sentences.cls(self._read_to(STAGES[-1]))
+        return rearrange(states, "b (n k) c -> b n k c", n=len(self.network.concepts.classes))
 
     def _read_to(self, stage: int) -> Tensor:
         network = self.network
         if self.hidden is None:
             self.hidden = network.read_alone().repeat(self.batch, 1, 1)
             self.stage = network.stages_alone
-        mask = network.token_mask.repeat(self.batch, 1)
         while self.stage < stage:
             self.stage += 1
-            self.hidden = network.text_encoder.run_stage(self.stage, self.hidden, mask)
+            self.hidden = network.text_encoder.run_stage(
+                self.stage, self.hidden, network.sentences, cls_only=self._reads_only_cls(self.stage)
+            )
         return self.hidden
+
+    def _reads_only_cls(self, stage: int) -> bool:
+        return stage == self.last and not (self.network.fuse_all_tokens and stage in self.network.fused_stages)
 
 
 def block_name(stage: int) -> str:

@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as run_again
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedConfig
+
+from scripts.networks.packing import PackedSentences
 
 _STAGES = 4
 
@@ -16,7 +21,7 @@ _STAGES = 4
 class StagedTextEncoder(nn.Module):
     """Embeddings and layers of a Hugging Face BERT, run one stage at a time.
 
-    The attention mask holds in every layer, so that padding changes no result.
+    Sentences are packed: padding is not computed, and attention does not see it.
 
     Args:
         checkpoint: a Hugging Face model name or a local folder in that format, weights and tokenizer.
@@ -25,6 +30,8 @@ class StagedTextEncoder(nn.Module):
         pretrained: False takes only configuration and tokenizer from ``checkpoint``; for networks whose
             weights come from a checkpoint of their own.
         dropout: overrides the checkpoint's dropout rates; None keeps them.
+        recompute: whether a layer keeps only its input in training and computes the rest again in the backward
+            pass: the same result with less memory and more time.
 
     Raises:
         FileNotFoundError: ``checkpoint`` is neither a folder nor a model that can be downloaded.
@@ -42,6 +49,7 @@ class StagedTextEncoder(nn.Module):
         stage_layers: Sequence[int] = (6, 2, 2, 2),
         pretrained: bool = True,
         dropout: float | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         config = _bert_config(checkpoint)
@@ -56,6 +64,7 @@ class StagedTextEncoder(nn.Module):
             )
         bert = _load_bert(checkpoint, config) if pretrained else BertModel(config, add_pooling_layer=False)
         self.checkpoint = str(checkpoint)
+        self.recompute = recompute
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, config=config)
         self.channels: int = config.hidden_size
         self.max_tokens: int = config.max_position_embeddings
@@ -80,24 +89,50 @@ class StagedTextEncoder(nn.Module):
             )
         return tokens["input_ids"], mask
 
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """Embed token ids (S x L); returns S x L x D."""
-        return self.embeddings(input_ids=token_ids)
+    def embed(self, sentences: PackedSentences) -> Tensor:
+        """Embed the tokens of packed sentences; returns 1 x T x D."""
+        ids = sentences.token_ids[None]
+        return self.embeddings(
+            input_ids=ids, position_ids=sentences.positions[None], token_type_ids=torch.zeros_like(ids)
+        )
 
-    def run_stage(self, stage: int, hidden: Tensor, mask: Tensor) -> Tensor:
+    def run_stage(self, stage: int, hidden: Tensor, sentences: PackedSentences, *, cls_only: bool = False) -> Tensor:
         """Run the layers of one stage.
 
         Args:
             stage: 1 to 4
-            hidden: S x L x D
-            mask: True on tokens, S x L
+            hidden: the row of tokens, B x T x D
+            sentences: how they are packed, U different ones
+            cls_only: whether nothing but the [CLS] states of the result is read; the last layer computes no others.
 
         Returns:
-            S x L x D
+            B x T x D, or B x U x D with ``cls_only``
         """
-        for layer in cast(nn.ModuleList, self.stages[stage - 1]):
-            hidden = layer(hidden, attention_mask=mask[:, None, None, :])
+        layers = list(cast(nn.ModuleList, self.stages[stage - 1]))
+        again = self.recompute and self.training and torch.is_grad_enabled()
+        for layer in layers:
+            arguments = (layer, hidden, sentences, cls_only and layer is layers[-1])
+            hidden = run_again(_run_layer, *arguments, use_reentrant=False) if again else _run_layer(*arguments)
         return hidden
+
+
+def _run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: bool) -> Tensor:
+    """A ``BertLayer`` on packed sentences (B x T x D), by the layer's own modules."""
+    attention = layer.attention.self
+    asking = hidden[:, : sentences.count] if cls_only else hidden
+    query = attention.query(asking)
+    query = rearrange(query, "b u c -> (b u) 1 c") if cls_only else sentences.unpack(query)
+    query, key, value = (
+        rearrange(x, "s l (h c) -> s h l c", h=attention.num_attention_heads)
+        for x in (query, sentences.unpack(attention.key(hidden)), sentences.unpack(attention.value(hidden)))
+    )
+    mask = sentences.mask.repeat(hidden.shape[0], 1)[:, None, None, :]
+    dropout = attention.dropout.p if layer.training else 0.0
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    attended = rearrange(attended, "s h l c -> s l (h c)")
+    attended = rearrange(attended, "(b u) 1 c -> b u c", b=hidden.shape[0]) if cls_only else sentences.pack(attended)
+    attended = layer.attention.output(attended, asking)
+    return layer.output(layer.intermediate(attended), attended)
 
 
 def _bert_config(checkpoint: str) -> BertConfig:

@@ -1,0 +1,80 @@
+"""Sentences laid end to end, so that neither padding nor a sentence that occurs twice is computed."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class PackedSentences(nn.Module):
+    """Where the tokens of S sentences stand in a row of T tokens, U different sentences without padding.
+
+    The row holds the U first tokens, [CLS], then all others, sentence by sentence. Everything that treats tokens
+    one by one (linear layers, norms, GELU: 99% of a BERT's work on short sentences) runs on the row; for attention
+    it is unpacked.
+
+    S sentences that stand for classes and concepts are mapped to and from the U different ones. That is exact as
+    long as equal sentences are treated alike, as by BiFusion, which knows no order of its tokens.
+
+    Args:
+        token_ids: S x L
+        mask: True on tokens, S x L; no sentence is empty, and padding follows the tokens.
+
+    Attributes:
+        count: U.
+        token_ids: of the row.  # T
+        positions: of the row's tokens in their sentences.  # T
+        mask: of the different sentences.  # U x L
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    row_of: Tensor  # U*L: where the row holds each token; 0 for padding
+    place_of: Tensor  # T: where the row's tokens stand among the U*L
+    different: Tensor  # S: which of the U a sentence is
+    example: Tensor  # U: a sentence among the S that is it
+
+    def __init__(self, token_ids: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        lengths = mask.sum(dim=1).tolist()
+        sentences = [tuple(ids[:length]) for ids, length in zip(token_ids.tolist(), lengths, strict=True)]
+        numbers: dict[tuple[int, ...], int] = {}
+        different = [numbers.setdefault(sentence, len(numbers)) for sentence in sentences]
+        example = torch.tensor([different.index(number) for number in range(len(numbers))])
+        self.count = len(numbers)
+        mask = mask[example].bool()
+        length = mask.shape[1]
+        others = mask.clone()
+        others[:, 0] = False
+        place_of = torch.cat([torch.arange(self.count) * length, others.flatten().nonzero().squeeze(1)])
+        row_of = torch.zeros(mask.numel(), dtype=torch.long)
+        row_of[place_of] = torch.arange(len(place_of))
+        buffers = {
+            "token_ids": token_ids[example].flatten()[place_of],
+            "positions": place_of % length,
+            "mask": mask,
+            "row_of": row_of,
+            "place_of": place_of,
+            "different": torch.tensor(different),
+            "example": example,
+        }
+        for name, buffer in buffers.items():
+            self.register_buffer(name, buffer, persistent=False)
+
+    def unpack(self, row: Tensor) -> Tensor:
+        """Pad a row (B x T x C) to sentences (B*U x L x C); what stands in the padding is arbitrary."""
+        return rearrange(row.index_select(1, self.row_of), "b (u l) c -> (b u) l c", u=self.count)
+
+    def pack(self, sentences: Tensor) -> Tensor:
+        """Lay sentences (B*U x L x C) end to end again (B x T x C)."""
+        return rearrange(sentences, "(b u) l c -> b (u l) c", u=self.count).index_select(1, self.place_of)
+
+    def cls(self, row: Tensor) -> Tensor:
+        """The [CLS] states of all S sentences, equal ones repeated: B x S x C."""
+        return row.index_select(1, self.different)
+
+    def replace_cls(self, row: Tensor, states: Tensor) -> Tensor:
+        """The row with other [CLS] states (B x S x C); of equal sentences the first speaks for all."""
+        return torch.cat([states.index_select(1, self.example).to(row.dtype), row[:, self.count :]], dim=1)
