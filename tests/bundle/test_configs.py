@@ -164,6 +164,7 @@ class TestProperties:
             "output_dir": str(tmp_path / "runs"),
         }
         options |= {"ckpt_dir": str(tmp_path / "models"), "spacing": [8.0, 8.0, 8.0]}
+        options |= {"prepare_data": None} if kind == "train" else {}
         path = str(CONFIGS / f"{kind}.yaml")
         workflow = ConfigWorkflow(path, workflow_type=kind, logging_file=False, init_id="absent", **options)
         try:

@@ -27,7 +27,7 @@ OF_WORDS = (
     "ablation_shuffled_words",
 )
 OF_THE_LOSS = ("ablation_global_only", "ablation_no_alignment", "ablation_present_only")
-OF_THE_NETWORK = ("ablation_no_vision_self_attention",)
+OF_THE_NETWORK = ("ablation_no_vision_self_attention", "ablation_no_residual", "ablation_all_tokens")
 TRAINED = (*TEXTS, *OF_WORDS, *OF_THE_LOSS, *OF_THE_NETWORK)
 Run = Callable[..., None]
 
