@@ -1,0 +1,152 @@
+"""MONAI Label's own server, over HTTP: the words of each request, fine-tuning, scores.
+
+    python -m pytest -m monailabel
+
+BIPVL_MONAILABEL_VENV names an environment that is there already; else the start command makes one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scripts.concepts import ConceptTable
+
+pytestmark = pytest.mark.monailabel
+
+
+def voxels(image: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(image.dataobj)
+
+
+@pytest.fixture
+def table(server: Any) -> ConceptTable:
+    return ConceptTable.load(server.bundle / "configs/concepts/phantom.yaml")
+
+
+@pytest.fixture
+def options(server: Any) -> dict[str, Any]:
+    return server.info()["models"][server.model]["config"]
+
+
+@pytest.fixture
+def edited(options: dict[str, Any], table: ConceptTable) -> dict[str, str]:
+    """The liver's text, as a user changes it in the client: one sentence is another."""
+    shape = table.sentences[table.classes.index("liver")][table.concepts.index("shape")]
+    text = options["words of liver"]
+    assert shape in text
+    return {"words of liver": text.replace(shape, "Two thin rings, one inside the other.")}
+
+
+class TestInfo:
+    def test_lists_the_labels_of_the_table(self, server: Any, table: ConceptTable) -> None:
+        info = server.info()
+        assert info["labels"] == list(table.classes)
+        assert info["models"][server.model]["labels"] == {name: i for i, name in enumerate(table.classes, start=1)}
+
+    def test_shows_every_sentence(self, options: dict[str, Any], table: ConceptTable) -> None:
+        for label, row in zip(table.classes, table.sentences, strict=True):
+            expected = "; ".join(f"{concept}: {text}" for concept, text in zip(table.concepts, row, strict=True))
+            assert options[f"words of {label}"] == expected
+
+    def test_offers_training_scoring_and_the_strategy(self, server: Any) -> None:
+        info = server.info()
+        assert server.model in info["trainers"]
+        assert server.model in info["scoring"]
+        assert "epistemic" in info["strategies"]
+
+
+class TestInference:
+    def test_answers_with_labels_in_the_grid_of_the_image(self, server: Any, table: ConceptTable) -> None:
+        for case in ("case_0", "case_1"):
+            image, found = nib.load(server.studies / f"{case}.nii.gz"), server.infer(case)
+            assert found.shape == image.shape
+            np.testing.assert_allclose(found.affine, image.affine, atol=1e-3)
+            assert found.get_data_dtype() == np.uint8
+            assert set(np.unique(voxels(found))) <= set(range(len(table.classes) + 1))
+            assert len(np.unique(voxels(found))) > 2
+
+    def test_answers_what_the_bundle_writes_by_itself(self, server: Any, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+        command += ["--dataset_dir", str(server.studies / "case_0.nii.gz"), "--output_dir", str(tmp_path)]
+        subprocess.run(command, cwd=server.bundle, check=True, capture_output=True)
+        written = voxels(nib.load(tmp_path / "predictions/case_0_seg.nii.gz"))
+        assert (voxels(server.infer("case_0")) == written).mean() > 0.999  # another numpy, perhaps another torch
+
+
+class TestWords:
+    def test_of_a_request_are_read_for_that_request(self, server: Any, edited: dict[str, str]) -> None:
+        before = voxels(server.infer("case_0"))
+        assert (voxels(server.infer("case_0", **edited)) != before).any()
+        assert np.array_equal(voxels(server.infer("case_0")), before)
+
+    def test_as_shown_change_nothing(self, server: Any, options: dict[str, Any]) -> None:
+        shown = {name: value for name, value in options.items() if name.startswith("words of ")}
+        assert np.array_equal(voxels(server.infer("case_0", **shown)), voxels(server.infer("case_0")))
+
+    @pytest.mark.parametrize(
+        ("option", "text", "told"),
+        [
+            ("words of liver", "shape: A wedge.", "The text for 'liver' lacks 'title'"),
+            ("words of liver", "", "The text for 'liver' is empty"),
+            ("words of liver", "shap: A wedge.", "unknown concept 'shap'; did you mean 'shape'"),
+            ("words of livr", "shape: A wedge.", "no class 'livr'; did you mean 'liver'"),
+        ],
+    )
+    def test_that_cannot_be_read_are_refused_by_name(self, server: Any, option: str, text: str, told: str) -> None:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            server.infer("case_0", **{option: text})
+        assert refused.value.code == 400
+        assert told in json.loads(refused.value.read())["detail"]
+
+
+class TestScoring:
+    def test_the_next_sample_is_the_most_uncertain_one(self, server: Any) -> None:
+        done = server.post(f"/scoring/{server.model}?run_sync=true", simulation_size=2)
+        objects = json.loads((server.studies / "datastore_v2.json").read_text())["objects"]
+        scores = {name: entry["image"]["info"]["epistemic_entropy"] for name, entry in objects.items()}
+        assert done["executed"] == len(scores) == 4
+        assert all(0 < score < np.log(9) for score in scores.values()), "of nine channels"
+        assert len(set(scores.values())) == 4
+        chosen = server.post("/activelearning/epistemic")
+        assert chosen["id"] == max(scores, key=lambda name: scores[name])
+
+
+class TestTraining:
+    """Last: the weights are others from here on."""
+
+    FROM_SLICER = {"run_id": "", "model_filename": "model.pt", "tracking": "None", "multi_gpu": True, "gpus": "all"}  # noqa: RUF012
+
+    def test_fine_tunes_on_the_submitted_labels(self, server: Any, labels: Path) -> None:
+        model = server.bundle / "models/model.pt"
+        weights, before = model.read_bytes(), voxels(server.infer("case_2"))
+        for case in ("case_0", "case_1"):
+            server.submit(case, labels / f"{case}.nii.gz")
+        path = f"/train/{server.model}?run_sync=true"
+        server.post(path, max_epochs=2, val_split=0.5, **self.FROM_SLICER)
+        assert model.read_bytes() != weights
+        assert model.with_name("model_1.pt").read_bytes() == weights
+        assert (voxels(server.infer("case_2")) != before).any()
+        assert np.array_equal(voxels(server.infer("case_2", model_filename="model_1.pt")), before)
+        assert not (server.bundle / "data").exists(), "the phantom is not needed here"
+
+    def test_fine_tunes_on_too_few_labels_to_validate_on(self, server: Any, labels: Path) -> None:
+        model = server.bundle / "models/model.pt"
+        weights = model.read_bytes()
+        server.submit("case_0", labels / "case_0.nii.gz")
+        server.post(f"/train/{server.model}?run_sync=true", max_epochs=1, **self.FROM_SLICER)
+        assert model.read_bytes() != weights
+        assert "There is no case to validate on" in server.log.read_text()
+
+    def test_starts_from_the_best_model_unless_told_otherwise(self, server: Any) -> None:
+        offered = server.info()["trainers"][server.model]["config"]["model_filename"]
+        assert offered[0] == "model.pt"
+        assert "last.pt" in offered
