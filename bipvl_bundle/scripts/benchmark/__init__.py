@@ -1,0 +1,1 @@
+"""What the words cost: BiPVL-Seg beside its plain backbone, in time, memory and operations."""

@@ -1,0 +1,108 @@
+"""The command that measures what the words cost."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmark.report import Report, describe_machine
+from scripts.benchmark.run import MEASUREMENTS, Run
+from scripts.benchmark.setup import Setup
+from scripts.benchmark.words import write_text_encoder
+
+
+def benchmark(
+    output_dir: str,
+    *,
+    measure: Sequence[str] | str = MEASUREMENTS,
+    classes: Sequence[int] | int = 15,
+    devices: Sequence[str] | str = "cpu",
+    precisions: Sequence[str] | str = "fp32",
+    rounds: int = 5,
+    threads: int = 0,
+    roi: Sequence[int] | int = 96,
+    feature_size: Sequence[int] | int = 48,
+    window_size: int = 7,
+    depth: int = 2,
+    batch: int = 1,
+    use_checkpoint: Sequence[bool] | bool = False,
+    recompute: bool = False,
+    text_encoder: str | None = None,
+    stage_layers: Sequence[int] = (6, 2, 2, 2),
+) -> None:
+    """Measure BiPVL-Seg beside its plain backbone: time, memory, operations.
+
+        python -m scripts.cli benchmark runs/benchmark --threads 2
+        python -m scripts.cli benchmark runs/classes --measure "[forward]" --classes "[2,15,60,117]"
+
+    Both networks run in turn in one process, round by round. A ratio is taken within each round, of CPU seconds (all
+    threads; on a GPU of seconds on the clock), and given as median and quartiles. Weights are random, words and
+    volumes made for it: nothing is downloaded. Every measurement is written to OUTPUT_DIR/measurements.jsonl as soon
+    as it is there, the tables to OUTPUT_DIR/benchmark.md at the end, also of a run that is broken off. Sizes that are
+    lists are combined, all with all.
+
+    Args:
+        output_dir: a folder without measurements
+        measure: any of sizes (parameters, operations), forward (one patch in evaluation), step (one of training),
+            case (file to file, two windows), scores (of a case), loading (of a training patch), memory (at the
+            peak, in a process of its own)
+        classes: numbers of foreground classes
+        devices: cpu, cuda
+        precisions: fp32, tf32 (NVIDIA GPUs), bf16 (autocast)
+        rounds: how often everything is measured
+        threads: of the CPU; 0 for PyTorch's choice. One thread gives the steadiest ratios on a busy machine.
+        roi: edges of a patch, in voxels
+        feature_size: widths of Swin UNETR
+        window_size: of Swin UNETR, in tokens
+        depth: blocks in each stage of Swin UNETR
+        batch: patches in a batch
+        use_checkpoint: whether Swin UNETR computes its encoder again in the backward pass; true, false or both
+        recompute: whether the text encoder does so with its layers
+        text_encoder: folder of a BERT, of which configuration and tokenizer are used; a BERT-base by default
+        stage_layers: adds up to its layers
+
+    Raises:
+        ValueError: an unknown measurement or precision, or a device that is not there.
+        FileExistsError: OUTPUT_DIR holds measurements.
+    """
+    wanted = _listed(measure)
+    if unknown := set(wanted) - set(MEASUREMENTS):
+        raise ValueError(f"`measure` takes {', '.join(MEASUREMENTS)}; found {', '.join(sorted(unknown))}.")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(text_encoder) if text_encoder else write_text_encoder(Path(scratch) / "text_encoder")
+        lists = {
+            "device": devices,
+            "precision": precisions,
+            "roi": roi,
+            "feature_size": feature_size,
+            "use_checkpoint": use_checkpoint,
+            "classes": classes,
+        }
+        single: dict[str, Any] = {"window_size": window_size, "depth": depth, "batch": batch, "recompute": recompute}
+        setups = [
+            Setup(
+                str(folder.absolute()),
+                tuple(stage_layers),
+                threads=threads,
+                **single,
+                **dict(zip(lists, chosen, strict=True)),
+            )
+            for chosen in product(*map(_listed, lists.values()))
+        ]
+        report = Report(Path(output_dir), describe_machine(threads))
+        print(report.machine, flush=True)
+        try:
+            for setup in setups:
+                Run(setup, report, rounds, Path(scratch)).all(wanted)
+        finally:
+            print(f"written: {report.write()}", flush=True)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A single value, or several; a text of several names with commas is several."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",")]
+    return [value] if isinstance(value, int) else list(value)

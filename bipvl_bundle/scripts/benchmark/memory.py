@@ -1,0 +1,92 @@
+"""Peak memory of one task of one network, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from scripts.benchmark.setup import PLAIN, Setup
+from scripts.benchmark.tasks import forward, training_step
+from scripts.benchmark.timing import Stopwatch
+from scripts.benchmark.words import BUNDLE
+
+STATUS = Path("/proc/self/status")
+TASKS = {"forward": forward, "training step": training_step}
+RUNS = 2  # the optimiser's states are there from the second step on
+
+
+def peak_memory(setup: Setup, network: str, task: str) -> int:
+    """Bytes that a network and two runs of a task need at their peak, in a fresh process.
+
+    On a GPU what PyTorch's allocator had in use, on a CPU by how much the process's resident memory grew after
+    everything was imported, whatever it was for: weights, gradients, states of the optimiser, activations,
+    scratch memory of the kernels, and what the allocator of the C library keeps.
+
+    Args:
+        setup: of the comparison
+        network: its name
+        task: a key of ``TASKS``
+
+    Raises:
+        RuntimeError: the process failed, as where memory ends; its last lines are quoted.
+        NotImplementedError: resident memory is only read on Linux.
+    """
+    if not setup.device.startswith("cuda") and not STATUS.exists():
+        raise NotImplementedError("The peak of a process's memory is read from /proc, which only Linux has.")
+    order = json.dumps({"setup": asdict(setup), "network": network, "task": task})
+    command = [sys.executable, "-W", "ignore", "-m", "scripts.benchmark.memory", order]
+    done = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False)
+    if done.returncode:
+        ending = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
+        raise RuntimeError(
+            f"The memory of a {task} of the {network} could not be measured; its process ended with {ending}: "
+            f"{' '.join(done.stderr.split()[-40:])}"
+        )
+    return int(done.stdout.split()[-1])
+
+
+def measure(setup: Setup, network: str, task: str) -> int:
+    """What ``peak_memory`` asks its process."""
+    setup.prepare()
+    gc.collect()
+    on_gpu = setup.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(setup.device)
+    else:
+        _forget_peak()
+    baseline = 0 if on_gpu else resident("VmRSS")
+    backbone = setup.backbone()
+    run = TASKS[task](setup, backbone if network == PLAIN else setup.guided(backbone))
+    for _ in range(RUNS):
+        run(Stopwatch(setup.device))
+    return torch.cuda.max_memory_allocated(setup.device) if on_gpu else resident("VmHWM") - baseline
+
+
+def resident(kind: str) -> int:
+    """Bytes of this process in memory: now (VmRSS) or at the peak (VmHWM)."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{kind}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):  # some containers forbid it; imports peak far below any network
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _main() -> None:
+    order = json.loads(sys.argv[1])
+    setup = Setup(**{**order["setup"], "stage_layers": tuple(order["setup"]["stage_layers"])})
+    print(measure(setup, order["network"], order["task"]), flush=True)
+    os._exit(0)  # without a word of what threads say at the end
+
+
+if __name__ == "__main__":
+    _main()

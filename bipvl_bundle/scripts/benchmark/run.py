@@ -1,0 +1,126 @@
+"""The measurements of one setup, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+from tqdm import tqdm
+
+from scripts.benchmark import memory, operations, pipeline, tasks, timing
+from scripts.benchmark.report import Report
+from scripts.benchmark.setup import GUIDED, PLAIN, Setup
+from scripts.benchmark.timing import Sample, Spread, Stopwatch, Task
+from scripts.benchmark.volumes import write_case
+
+MEASUREMENTS = ("sizes", "forward", "step", "case", "scores", "loading", "memory")
+
+
+class Run:
+    """The measurements of one setup.
+
+    Args:
+        setup: what is compared.
+        report: receives the figures.
+        rounds: of each measurement.
+        scratch: a folder for volumes.
+    """
+
+    def __init__(self, setup: Setup, report: Report, rounds: int, scratch: Path) -> None:
+        self.setup, self.report, self.rounds, self.scratch = setup, report, rounds, scratch
+        self.kind = "wall" if setup.device.startswith("cuda") else "cpu"
+
+    def all(self, wanted: Sequence[str]) -> None:
+        """Take those measurements that are wanted."""
+        self.setup.prepare()
+        if "memory" in wanted:  # first, when this process holds little itself
+            self.memory()
+        if set(wanted) - {"memory"}:
+            networks = self.setup.networks()
+            for name in (name for name in MEASUREMENTS[:-1] if name in wanted):
+                getattr(self, name)(networks)
+
+    def sizes(self, networks: dict[str, nn.Module]) -> None:
+        """Parameters, and operations of a forward."""
+        for what, count, unit in (
+            ("parameters", operations.count_parameters, 1e6),
+            ("operations, forward", lambda network: operations.count_operations(self.setup, network), 1e9),
+        ):
+            values = {name: count(network) for name, network in networks.items()}
+            self.report.record(self.setup, task=what, values=values)
+            shown = {name: f"{value / unit:.1f} {'M' if unit == 1e6 else 'G'}" for name, value in values.items()}
+            self.report.compare(self.setup, what, shown, Spread.of([values[GUIDED] / values[PLAIN]]))
+
+    def forward(self, networks: dict[str, nn.Module]) -> None:
+        """One batch in evaluation."""
+        self._compare("forward", {name: tasks.forward(self.setup, network) for name, network in networks.items()})
+
+    def step(self, networks: dict[str, nn.Module]) -> list[Sample]:
+        """One training step."""
+        steps = {name: tasks.training_step(self.setup, network) for name, network in networks.items()}
+        return self._compare("training step", steps)
+
+    def case(self, networks: dict[str, nn.Module]) -> None:
+        """A case of two windows, from file to file, and which part of it comes after the network."""
+        edge = self.setup.roi
+        item = write_case(self.scratch / f"case_{self.setup.classes}", (edge * 3 // 2, edge, edge), self.setup.classes)
+        cases = {
+            name: pipeline.whole_case(self.setup, network, item["image"], self.scratch / name)
+            for name, network in networks.items()
+        }
+        samples = self._compare("whole case", cases, warmup=0)
+        after = timing.share(samples, GUIDED, pipeline.AFTER, kind=self.kind)
+        self.report.count(self.setup, "case after the network", after, "{:.2%}")
+        for part in samples[0].parts:
+            if part != timing.TOTAL:
+                took = timing.seconds(samples, GUIDED, part=part, kind=self.kind)
+                self.report.count(self.setup, f"case: {part}", took, "{:.3f} s")
+
+    def scores(self, networks: dict[str, nn.Module]) -> None:
+        """The metrics of one case."""
+        edge = self.setup.roi
+        task = pipeline.scoring(self.setup, (edge * 5 // 2, edge * 2, edge * 3 // 2))
+        samples = self._sample("scores of a case", {"scores": task})
+        self.report.count(self.setup, "scores of a case", timing.seconds(samples, "scores", kind=self.kind), "{:.2f} s")
+
+    def loading(self, networks: dict[str, nn.Module]) -> None:
+        """One training patch from a cached case, beside the plain training step."""
+        edge = self.setup.roi
+        voxels = (edge * 5 // 2, edge * 2, edge * 3 // 2)
+        item = write_case(self.scratch / f"training_{self.setup.classes}", voxels, self.setup.classes)
+        both = {
+            "loading": pipeline.loading(self.setup, item),
+            "training step": tasks.training_step(self.setup, networks[GUIDED]),
+        }
+        samples = self._sample("loading", both)
+        load, step = (timing.seconds(samples, name, kind="wall").median for name in both)
+        self.report.count(
+            self.setup, "loading of a patch", timing.seconds(samples, "loading", kind=self.kind), "{:.3f} s"
+        )
+        self.report.count(self.setup, "loading, of an epoch", Spread.of([load / (load + step)]), "{:.1%}")
+
+    def memory(self) -> None:
+        """Peaks of forward and training step."""
+        for task in memory.TASKS:
+            peaks = {name: memory.peak_memory(self.setup, name, task) for name in (PLAIN, GUIDED)}
+            self.report.record(self.setup, task=f"memory, {task}", values=peaks)
+            shown = {name: f"{peak / 2**30:.2f} GiB" for name, peak in peaks.items()}
+            self.report.compare(self.setup, f"memory, {task}", shown, Spread.of([peaks[GUIDED] / peaks[PLAIN]]))
+
+    def _compare(self, title: str, both: dict[str, Task], warmup: int = 1) -> list[Sample]:
+        samples = self._sample(title, both, warmup)
+        shown = {name: f"{timing.seconds(samples, name, kind=self.kind).median:.3g} s" for name in both}
+        ratios = [timing.ratio(samples, GUIDED, PLAIN, kind=kind) for kind in (self.kind, "wall")]
+        self.report.compare(self.setup, title, shown, *ratios)
+        return samples
+
+    def _sample(self, title: str, run: dict[str, Task], warmup: int = 1) -> list[Sample]:
+        """Measure in turn, with a progress bar, writing each sample at once."""
+        samples = []
+        turns = timing.alternate(run, self.rounds, warmup=warmup, watch=lambda: Stopwatch(self.setup.device))
+        for sample in tqdm(turns, total=self.rounds * len(run), desc=f"{title}, {self.setup.classes} classes"):
+            parts = {part: times._asdict() for part, times in sample.parts.items()}
+            self.report.record(self.setup, task=title, name=sample.name, round=sample.round, parts=parts)
+            samples.append(sample)
+        return samples

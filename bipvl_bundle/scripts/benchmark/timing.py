@@ -1,0 +1,138 @@
+"""Times of two networks measured in turn, and the ratios between them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+TOTAL = "total"
+
+
+class Times(NamedTuple):
+    """Seconds: on the clock, and of the CPU, all threads of the process together."""
+
+    wall: float
+    cpu: float
+
+
+class Sample(NamedTuple):
+    """One run of one task: the times of its parts, and of the whole under ``TOTAL``."""
+
+    name: str
+    round: int
+    parts: dict[str, Times]
+
+
+class Spread(NamedTuple):
+    """Median and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value; of a single one all three are that."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
+
+
+class Stopwatch:
+    """Times parts of a run; a GPU is waited for at both ends of each.
+
+    Args:
+        device: the one that the work is done on.
+        wall: reads a clock, in seconds.
+        cpu: reads the process's CPU time, in seconds.
+    """
+
+    def __init__(
+        self,
+        device: str = "cpu",
+        *,
+        wall: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.device = torch.device(device)
+        self.wall, self.cpu = wall, cpu
+        self.parts: dict[str, Times] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        start = self._now()
+        yield
+        end, before = self._now(), self.parts.get(name, Times(0.0, 0.0))
+        self.parts[name] = Times(before.wall + end.wall - start.wall, before.cpu + end.cpu - start.cpu)
+
+    def _now(self) -> Times:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return Times(self.wall(), self.cpu())
+
+
+Task = Callable[[Stopwatch], None]
+
+
+def alternate(
+    tasks: Mapping[str, Task], rounds: int, *, warmup: int = 1, watch: Callable[[], Stopwatch] = Stopwatch
+) -> Iterator[Sample]:
+    """Run the tasks in turn, so that what else the machine does falls on all of them alike.
+
+    Every other round goes the other way round: what a run leaves behind (a warm cache, a hot chip) is no one's
+    privilege.
+
+    Args:
+        tasks: by name; each is given a stopwatch for its parts.
+        rounds: how often each is measured.
+        warmup: how often each is run before, unmeasured.
+        watch: makes the stopwatch of a run.
+
+    Raises:
+        ValueError: fewer than one round.
+    """
+    if rounds < 1:
+        raise ValueError(f"`rounds` must be at least 1; found {rounds}.")
+    for number in range(-warmup, rounds):
+        for name in list(tasks) if number % 2 == 0 else reversed(list(tasks)):
+            stopwatch = watch()
+            with stopwatch.part(TOTAL):
+                tasks[name](stopwatch)
+            if number >= 0:
+                yield Sample(name, number, stopwatch.parts)
+
+
+def ratio(samples: Sequence[Sample], name: str, to: str, *, part: str = TOTAL, kind: str = "cpu") -> Spread:
+    """How many times as long one task took as another, the ratio taken in each round.
+
+    Args:
+        samples: of both.
+        name: the one.
+        to: the other.
+        part: of the task.
+        kind: wall or cpu.
+    """
+    by_name = {task: {s.round: getattr(s.parts[part], kind) for s in samples if s.name == task} for task in (name, to)}
+    return Spread.of([by_name[name][number] / by_name[to][number] for number in sorted(by_name[name])])
+
+
+def seconds(samples: Sequence[Sample], name: str, *, part: str = TOTAL, kind: str = "cpu") -> Spread:
+    """What one task took."""
+    return Spread.of([getattr(s.parts[part], kind) for s in samples if s.name == name])
+
+
+def share(samples: Sequence[Sample], name: str, parts: Sequence[str], *, kind: str = "wall") -> Spread:
+    """Which part of a task's time some of its parts took, in each of its runs."""
+    taken = [
+        sum(getattr(s.parts[part], kind) for part in parts) / getattr(s.parts[TOTAL], kind)
+        for s in samples
+        if s.name == name
+    ]
+    return Spread.of(taken)

@@ -1,0 +1,47 @@
+"""Volumes to measure on, when there need be no patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+SPACING = (0.75, 0.75, 2.5)  # mm: of a CT on disk; dataset_amos22.yaml resamples it to 1.5 x 1.5 x 2
+TARGET = (1.5, 1.5, 2.0)  # mm
+
+
+def draw_balls(shape: Sequence[int], classes: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A label map in which each of the classes 1 to N is a ball, as large as an organ, somewhere."""
+    generator = np.random.default_rng(seed)
+    label = np.zeros(shape, dtype=np.uint8)
+    radius = max(min(shape) / 8, 1.5)
+    for number in range(1, classes + 1):
+        centre = [generator.uniform(min(radius, edge / 2), max(edge - radius, edge / 2)) for edge in shape]
+        low = [max(int(c - radius), 0) for c in centre]
+        box = tuple(slice(a, int(c + radius) + 1) for a, c in zip(low, centre, strict=True))
+        part = label[box]
+        grid = np.ogrid[tuple(slice(a, a + size) for a, size in zip(low, part.shape, strict=True))]
+        part[sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= radius**2] = number
+    return label
+
+
+def write_case(folder: Path, voxels: Sequence[int], classes: int) -> dict[str, str]:
+    """Write a CT and its labels as NIfTI, which dataset_amos22.yaml resamples to a number of voxels.
+
+    Returns:
+        the item of a datalist
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = [round(n * to / of) for n, to, of in zip(voxels, TARGET, SPACING, strict=True)]
+    label = draw_balls(shape, classes)
+    image = np.random.default_rng(1).normal(40, 20, shape).astype(np.int16) + 5 * label.astype(np.int16)
+    affine = np.diag([*SPACING, 1.0])
+    item = {}
+    for name, array in (("image", image), ("label", label)):
+        path = folder / f"{name}.nii.gz"
+        nib.save(nib.Nifti1Image(array, affine), path)
+        item[name] = str(path)
+    return item
