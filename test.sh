@@ -6,4 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest "$@"
+# Two processes of one thread each: twice as fast on 2 cores as one of two threads.
+exec env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" .venv/bin/python -m pytest -n 2 --dist worksteal "$@"

@@ -18,8 +18,10 @@ PLACES = {  # where a released bundle keeps what its overlays kept elsewhere
     "text_encoder": "$@bundle_root + '/models/text_encoder'",
 }
 # Of a machine or of one run, and therefore not to be carried over from the options of a training.
-PRIVATE: tuple[str, ...] = ("bundle_root", "dataset_dir", "ckpt_dir", "ckpt_path", "output_dir", "metrics_dir", "predictions_dir")
-PRIVATE += ("device", "resume", "process_group", "muted")
+PRIVATE = {
+    *("bundle_root", "dataset_dir", "ckpt_dir", "ckpt_path", "output_dir", "metrics_dir", "predictions_dir"),
+    *("device", "resume", "start_from", "process_group", "muted"),
+}
 
 
 def flatten(release: Release, entry: str) -> ConfigParser:
