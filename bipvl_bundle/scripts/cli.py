@@ -9,6 +9,7 @@ import fire
 import nibabel as nib
 import numpy as np
 
+from scripts.benchmark.command import benchmark
 from scripts.concept_writer import write_concepts
 from scripts.concepts import ConceptTable
 from scripts.config_check import check
@@ -57,6 +58,7 @@ def picture(
 
 
 COMMANDS = {
+    "benchmark": benchmark,
     "check": check,
     "check_data": check_data,
     "compare": compare_runs,
