@@ -38,6 +38,20 @@ class TestParameterGroups:
         decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         assert decay == {id(p): 1e-5 for p in network.parameters()} | {id(loss.log_variance): 0.0}
 
+    @pytest.mark.parametrize(("rate", "expected"), [(1e-4, 1e-4), (None, 1.0)])
+    def test_text_encoder_learns_at_its_own_rate(self, rate: float | None, expected: float) -> None:
+        network = nn.Module()
+        network.text_encoder, network.rest = nn.Linear(2, 2), nn.Linear(3, 3)
+        whole = nn.Module()
+        whole.module = network  # as DistributedDataParallel wraps it
+        for given in (network, whole):
+            optimizer = torch.optim.AdamW(parameter_groups(given, nn.MSELoss(), 1e-5, rate), lr=1.0)
+            rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+            assert rates == {
+                **{id(p): expected for p in network.text_encoder.parameters()},
+                **{id(p): 1.0 for p in network.rest.parameters()},
+            }
+
     def test_loss_without_parameters(self) -> None:
         groups = parameter_groups(nn.Linear(1, 1), nn.MSELoss(), 0.1)
         assert [len(group["params"]) for group in groups] == [2, 0]

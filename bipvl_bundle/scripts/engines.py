@@ -31,15 +31,29 @@ def prepare_batch(
     return tuple(item.as_tensor() if isinstance(item, MetaTensor) else item for item in batch)
 
 
-def parameter_groups(network: nn.Module, loss: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module, loss: nn.Module, weight_decay: float, text_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
     """The network's parameters with weight decay, the loss's uncertainties without.
 
     Decay would pull log sigma^2 to 0, that is, the weights of all terms to one half.
+
+    Args:
+        network: of any kind; a ``text_encoder`` in it is a group of its own.
+        loss: with or without parameters.
+        weight_decay: of the network.
+        text_learning_rate: of the text encoder; None: the optimiser's own, as for the rest.
     """
-    return [
-        {"params": list(network.parameters()), "weight_decay": weight_decay},
+    text = list(getattr(getattr(network, "module", network), "text_encoder", nn.Module()).parameters())
+    in_text = {id(parameter) for parameter in text}
+    groups = [
+        {"params": [p for p in network.parameters() if id(p) not in in_text], "weight_decay": weight_decay},
         {"params": list(loss.parameters()), "weight_decay": 0.0},
     ]
+    if text:
+        rate = {} if text_learning_rate is None else {"lr": text_learning_rate}
+        groups.append({"params": text, "weight_decay": weight_decay, **rate})
+    return groups
 
 
 class SeedEpoch:
