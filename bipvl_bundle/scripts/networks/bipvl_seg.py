@@ -18,7 +18,7 @@ from scripts.networks.bifusion import TOKEN_BUDGET, BiFusion
 from scripts.networks.class_embedding import AlignmentProjection, ClassEmbeddingHead
 from scripts.networks.outputs import BiPVLOutput
 from scripts.networks.packing import PackedSentences
-from scripts.networks.reading import STAGES, Reading, block_name
+from scripts.networks.reading import STAGES, Reading, block_name, fuses_all_tokens
 from scripts.networks.text_encoder import StagedTextEncoder
 
 
@@ -182,7 +182,7 @@ class BiPVLSeg(nn.Module):
         """The text stages up to the first fusion, which no image has touched.
 
         Returns:
-            the packed tokens, 1 x T x D; after the fourth stage the U [CLS] states alone
+            the packed tokens, 1 x T x D; after the fourth stage the U [CLS] states alone, unless all are fused
         """
         if self.training or torch.is_grad_enabled():
             return self._compute_alone()
@@ -199,7 +199,8 @@ class BiPVLSeg(nn.Module):
     def _compute_alone(self) -> Tensor:
         hidden = self.text_encoder.embed(self.sentences)
         for stage in range(1, self.stages_alone + 1):
-            hidden = self.text_encoder.run_stage(stage, hidden, self.sentences, cls_only=stage == STAGES[-1])
+            cls_only = stage == STAGES[-1] and not fuses_all_tokens(self, stage)
+            hidden = self.text_encoder.run_stage(stage, hidden, self.sentences, cls_only=cls_only)
         return hidden
 
     def _text_key(self) -> tuple[Any, ...]:

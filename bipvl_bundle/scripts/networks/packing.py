@@ -15,7 +15,8 @@ class PackedSentences(nn.Module):
     it is unpacked.
 
     S sentences that stand for classes and concepts are mapped to and from the U different ones. That is exact as
-    long as equal sentences are treated alike, as by BiFusion, which knows no order of its tokens.
+    long as equal sentences are treated alike, as by BiFusion, which knows no order of its tokens; under dropout, of
+    BERT or BiFusion, the draws of the first one speak for all.
 
     Args:
         token_ids: S x L

@@ -63,7 +63,12 @@ class Reading:
         return self.hidden
 
     def _reads_only_cls(self, stage: int) -> bool:
-        return stage == self.last and not (self.network.fuse_all_tokens and stage in self.network.fused_stages)
+        return stage == self.last and not fuses_all_tokens(self.network, stage)
+
+
+def fuses_all_tokens(network: BiPVLSeg, stage: int) -> bool:
+    """Whether a BiFusion block reads every token that a text stage gives, not the [CLS] states alone."""
+    return network.fuse_all_tokens and stage in network.fused_stages
 
 
 def block_name(stage: int) -> str:
