@@ -67,7 +67,7 @@ class TestStartingModel:
         train(layer(5.0), path, [0.9, 0.3, 0.4])
         assert bias_of(path) == 7.0, "the best of this run, though worse than before it"
         assert bias_of(tmp_path / "model_1.pt") == 5.0
-        assert "WORSE than before this training, 0.4000 against 0.9000" in caplog.text
+        assert "WORSE than what this training started from, 0.4000 against 0.9000" in caplog.text
         assert "model_1.pt; to go back" in caplog.text
 
     def test_a_better_model_is_told_too(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -85,6 +85,24 @@ class TestStartingModel:
         train(layer(5.0), path, [0.9, 0.3, 0.4])
         train(layer(7.0), path, [0.9, 0.3, 0.4])
         assert [bias_of(tmp_path / f"model{n}.pt") for n in ("", "_1", "_2")] == [9.0, 5.0, 7.0]
+
+    def test_a_start_from_an_older_copy_loses_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        path = tmp_path / "model.pt"
+        BestModel(layer(1.0), tmp_path / "model_1.pt").save()
+        BestModel(layer(5.0), path).save()
+        train(layer(1.0), path, [0.9, 0.3, 0.4])
+        assert [bias_of(tmp_path / f"model{n}.pt") for n in ("", "_1", "_2")] == [3.0, 1.0, 5.0]
+        assert "model_1.pt; to go back" in caplog.text
+
+    def test_no_process_but_the_first_saves_and_all_know_the_score(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "model.pt"
+        BestModel(layer(5.0), path).save()
+        monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+        assert train(layer(5.0), path, [0.8, 0.95, 0.9]).best == 0.95
+        assert "WORSE" not in caplog.text
+        assert list(tmp_path.iterdir()) == [path]
 
     @pytest.mark.parametrize("there", ["nothing", "another model", "no checkpoint"])
     def test_another_training_is_left_alone(self, tmp_path: Path, there: str) -> None:

@@ -86,7 +86,7 @@ class BestModel:
     def __call__(self, engine: Evaluator) -> None:
         name = engine.state.key_metric_name
         value = float(engine.state.metrics[name])
-        if value > self.best and idist.get_rank() == 0:
+        if value > self.best:  # in every process: each compares with it at the end of a fine-tuning
             self.best = value
             self.save()
             logger.info("Best %s so far: %.4f, saved as %s.", name, value, self.path)

@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 class StartingModel:
     """Keeps and scores the model that a fine-tuning starts from; attach it to the trainer, after what loads weights.
 
-    A fine-tuning is a training whose network has, at its start, the weights of the very file that the best model
-    will be saved as, as on an annotation server. The file is then copied to the first free of `model_1.pt`,
-    `model_2.pt`, ..., and the network is validated once before the first epoch. At the end the log compares: a
-    model that is worse on the validation cases than the one it came from is no secret.
+    A fine-tuning is a training whose network has, at its start, the weights of a file in the folder that the best
+    model will be saved in, as on an annotation server. The model that is going to be replaced is then copied to the
+    first free of `model_1.pt`, `model_2.pt`, ..., and the network is validated once before the first epoch. At the end
+    the log compares: a model that is worse on the validation cases than the one it came from is no secret.
 
     Of any other training nothing is kept, and nothing validated.
 
@@ -37,7 +37,7 @@ class StartingModel:
     def __init__(self, validator: Evaluator, best_model: BestModel) -> None:
         self.validator = validator
         self.best_model = best_model
-        self.copy: Path | None = None
+        self.start: Path | None = None  # where the weights of the start are to be found afterwards
         self.score = math.nan
 
     def attach(self, engine: Engine) -> None:
@@ -46,14 +46,21 @@ class StartingModel:
 
     def keep(self, engine: Engine) -> None:
         path = self.best_model.path
-        if engine.state.epoch or not is_saved_as(self.best_model.network, path):  # an epoch: the run is resumed
+        found = None if engine.state.epoch else self._start()  # an epoch: the run is resumed
+        if found is None:
             return
-        self.copy = next(name for n in count(1) if not (name := path.with_stem(f"{path.stem}_{n}")).exists())
+        copy = next(name for n in count(1) if not (name := path.with_stem(f"{path.stem}_{n}")).exists())
         idist.barrier()  # all have found the same name
-        if idist.get_rank() == 0:
-            shutil.copy2(path, self.copy)
+        if path.is_file() and idist.get_rank() == 0:
+            shutil.copy2(path, copy)
+        self.start = copy if found == path else found
         self.score = self._validate()
-        logger.info("Fine-tuning of %s (validation: %.4f), which stays as %s.", path, self.score, self.copy.name)
+        logger.info("Fine-tuning of %s (validation: %.4f), which stays as %s.", found, self.score, self.start.name)
+
+    def _start(self) -> Path | None:
+        path = self.best_model.path
+        files = [path, *sorted(path.parent.glob(f"*{path.suffix}"))]
+        return next((file for file in files if is_saved_as(self.best_model.network, file)), None)
 
     def _validate(self) -> float:
         """The key metric, of which neither `best_model` nor the evaluator is to remember anything."""
@@ -67,17 +74,17 @@ class StartingModel:
         return float(state.metrics[state.key_metric_name])
 
     def compare(self, engine: Engine) -> None:
-        if self.copy is None or math.isnan(self.score):
+        if self.start is None or math.isnan(self.score):
             return
         path, score = self.best_model.path, self.best_model.best
         if score < self.score:
             logger.warning(
-                "%s is WORSE than before this training, %.4f against %.4f on its validation cases. The model before "
-                "is %s; to go back, put it in the place of %s.",
+                "%s is WORSE than what this training started from, %.4f against %.4f on its validation cases. That is "
+                "%s; to go back, put it in the place of %s.",
                 path,
                 score,
                 self.score,
-                self.copy,
+                self.start,
                 path.name,
             )
         else:
