@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SIBLINGS = {"train": "inference", "inference": "train"}
 OVERRIDES = "the command line"
+CAPITALS = {"true": "True", "false": "False", "null": "None", "none": "None"}
+"""How the command line is told what YAML writes small; as it is it would be a text, and a text counts as true."""
 
 
 def check(config_file: str | Sequence[str], meta_file: str | None = None, **overrides: Any) -> None:
@@ -46,6 +48,7 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
       (`train.yaml` and `inference.yaml` of one folder); else the nearest known key is named. Free are
       ``+key``, keys that something else refers to, names that are no identifiers, whatever is put where the
       base has an empty mapping, and the arguments of a component: the signature of its target judges those.
+    - A switch or a number is not replaced by the text "true", "false" or "null", as the command line gives it.
     - Every ``_target_`` imports and its arguments bind; every ``@`` reference resolves.
 
     Args:
@@ -66,6 +69,8 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
     findings = [found for source, pairs in sources[1:] for found in _merge(source, pairs, parser, sibling)]
     used = _used_ids(parser.get())
     problems = [text for id, text in findings if not _is_used(id, used)]
+    base = ConfigParser(ConfigParser.load_config_files(str(files[0])))
+    problems += [f"{_origin(id, sources)}: {text}" for id, text in _texts_for_switches(parser.get(), [base, sibling])]
     meta = Path(meta_file) if meta_file else files[0].parent / "metadata.json"
     if meta.is_file():
         parser.read_meta(str(meta))
@@ -73,7 +78,7 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
 
 
 def check_run(entry: str = "train.yaml") -> None:
-    """Stop a run of monai.bundle whose merged configuration has a key that the entry file does not know.
+    """Stop a run of monai.bundle whose merged configuration has a key that the entry file does not know, or "false".
 
     To be the second step of ``initialize``, after the bundle root has joined ``sys.path``. monai.bundle hands
     its configuration to no expression and no component, so it is read from the workflow that is calling. What
@@ -85,7 +90,8 @@ def check_run(entry: str = "train.yaml") -> None:
         entry: name of the file in which this call stands, beside the first config file of the run.
 
     Raises:
-        ValueError: there is an unknown key; the nearest known key is named.
+        ValueError: there is an unknown key; the nearest known key is named. Or the command line has given a text,
+            such as "false", for a switch.
     """
     workflow = _calling_workflow()
     if workflow is None:
@@ -108,6 +114,9 @@ def check_run(entry: str = "train.yaml") -> None:
             "nothing reads it, so it would change nothing. Correct it; `python -m scripts.config_check` with "
             "the same files and options says where it stands"
         )
+    texts = [text for _, text in _texts_for_switches(merged, known)]
+    if texts:
+        raise ValueError("; ".join(texts))
 
 
 def config_sets(
@@ -144,6 +153,16 @@ def _reaches_only_into(base: Path, overlay: Path) -> bool:
 def _sibling(entry: Path) -> ConfigParser:
     path = entry.with_stem(SIBLINGS.get(entry.stem, entry.stem))
     return ConfigParser(ConfigParser.load_config_files(str(path)) if path.is_file() and path != entry else {})
+
+
+def _texts_for_switches(config: Any, known: Sequence[ConfigParser]) -> Iterator[tuple[str, str]]:
+    """Ids at which "false", "true" or "null" is a text while the known content is none, with what to write."""
+    for id, value in walk_ids(config):
+        meant = CAPITALS.get(value) if isinstance(value, str) else None
+        old = _lookup(id, known) if meant else []
+        if old and not any(isinstance(content, str) for content in old):
+            hint = "None only in an overlay, as null" if meant == "None" else f"on the command line write {meant}"
+            yield id, f"'{shown_id(id)}' is the text '{value}', which would count as true; {hint}"
 
 
 def _lookup(id: str, known: Iterable[ConfigParser]) -> list[Any]:

@@ -209,6 +209,15 @@ class TestCheck:
         check(base)
         assert capsys.readouterr().out == f"{base}: no problem(s)\n"
 
+    @pytest.mark.parametrize(
+        ("option", "text", "told"), [("resume", "false", "write False"), ("seed", "null", "overlay")]
+    )
+    def test_text_for_a_switch_or_number(self, option: str, text: str, told: str) -> None:
+        (problem,) = check_config(str(BUNDLE / "configs/train.yaml"), **{option: text})
+        assert f"the command line: '{option}' is the text '{text}'" in problem
+        assert told in problem
+        assert check_config(str(BUNDLE / "configs/train.yaml"), **{option: False}) == []
+
 
 class TestCheckRun:
     def run(self, config_file: str | list[str], **options: Any) -> None:
@@ -244,6 +253,11 @@ class TestCheckRun:
             ways[way]()
         assert isinstance(raised.value.__cause__, ValueError)
         assert f"unknown key '{key}' (nearest: '{near}')" in str(raised.value.__cause__)
+
+    def test_text_for_a_number_stops_the_run(self, base: str) -> None:
+        with pytest.raises(RuntimeError, match="check_run") as raised:
+            self.run(base, max_epochs="null")
+        assert "'max_epochs' is the text 'null'" in str(raised.value.__cause__)
 
     def test_keys_of_an_overlay_are_among_the_nearest(self, base: str, write: Write) -> None:
         overlay = write("overlay.yaml", "extra_steps: 9\nmax_epochs: '@extra_steps'")
