@@ -14,6 +14,8 @@ from torch import nn
 
 from scripts.engines import LossTerms, SeedEpoch, ValidateAtEnd, parameter_groups, prepare_batch
 
+RATES = {"learning_rate": 1e-3, "text_learning_rate": 1e-4}
+
 
 class TestPrepareBatch:
     def test_image_and_label_lose_their_metadata_alone(self) -> None:
@@ -34,26 +36,28 @@ class TestParameterGroups:
         network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
         loss = nn.Module()
         loss.log_variance = nn.Parameter(torch.zeros(3))
-        optimizer = torch.optim.AdamW(parameter_groups(network, loss, 1e-5), lr=1.0)
+        optimizer = torch.optim.AdamW(parameter_groups(network, loss, **RATES, weight_decay=1e-5), lr=1.0)
         decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         assert decay == {id(p): 1e-5 for p in network.parameters()} | {id(loss.log_variance): 0.0}
 
-    @pytest.mark.parametrize(("rate", "expected"), [(1e-4, 1e-4), (None, 1.0)])
-    def test_text_encoder_learns_at_its_own_rate(self, rate: float | None, expected: float) -> None:
+    @pytest.mark.parametrize(("rate", "of_text"), [(1e-2, 1e-4), (1e-5, 1e-5)])
+    def test_text_encoder_learns_no_faster_than_its_own_rate_and_the_rest(self, rate: float, of_text: float) -> None:
         network = nn.Module()
         network.text_encoder, network.rest = nn.Linear(2, 2), nn.Linear(3, 3)
         whole = nn.Module()
         whole.module = network  # as DistributedDataParallel wraps it
         for given in (network, whole):
-            optimizer = torch.optim.AdamW(parameter_groups(given, nn.MSELoss(), 1e-5, rate), lr=1.0)
-            rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-            assert rates == {
-                **{id(p): expected for p in network.text_encoder.parameters()},
-                **{id(p): 1.0 for p in network.rest.parameters()},
+            rates = {"learning_rate": rate, "text_learning_rate": 1e-4}
+            groups = torch.optim.SGD(
+                parameter_groups(given, nn.MSELoss(), **rates, weight_decay=0.0), lr=rate
+            ).param_groups
+            assert {id(p): group["lr"] for group in groups for p in group["params"]} == {
+                **{id(p): of_text for p in network.text_encoder.parameters()},
+                **{id(p): rate for p in network.rest.parameters()},
             }
 
     def test_loss_without_parameters(self) -> None:
-        groups = parameter_groups(nn.Linear(1, 1), nn.MSELoss(), 0.1)
+        groups = parameter_groups(nn.Linear(1, 1), nn.MSELoss(), **RATES, weight_decay=0.1)
         assert [len(group["params"]) for group in groups] == [2, 0]
         torch.optim.AdamW(groups)
 

@@ -32,27 +32,29 @@ def prepare_batch(
 
 
 def parameter_groups(
-    network: nn.Module, loss: nn.Module, weight_decay: float, text_learning_rate: float | None = None
+    network: nn.Module, loss: nn.Module, *, learning_rate: float, text_learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """The network's parameters with weight decay, the loss's uncertainties without.
+    """The network's parameters with weight decay, the loss's uncertainties without, the text encoder's at their rate.
 
     Decay would pull log sigma^2 to 0, that is, the weights of all terms to one half.
 
     Args:
         network: of any kind; a ``text_encoder`` in it is a group of its own.
         loss: with or without parameters.
+        learning_rate: the optimiser's own, which all but the text encoder have.
+        text_learning_rate: of the text encoder, but no more than ``learning_rate``.
         weight_decay: of the network.
-        text_learning_rate: of the text encoder; None: the optimiser's own, as for the rest.
     """
     text = list(getattr(getattr(network, "module", network), "text_encoder", nn.Module()).parameters())
     in_text = {id(parameter) for parameter in text}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in in_text]
     groups = [
-        {"params": [p for p in network.parameters() if id(p) not in in_text], "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": weight_decay},
         {"params": list(loss.parameters()), "weight_decay": 0.0},
     ]
     if text:
-        rate = {} if text_learning_rate is None else {"lr": text_learning_rate}
-        groups.append({"params": text, "weight_decay": weight_decay, **rate})
+        rate = min(learning_rate, text_learning_rate)
+        groups.append({"params": text, "lr": rate, "weight_decay": weight_decay})
     return groups
 
 
