@@ -60,8 +60,9 @@ make_environment() {
     local stamp="$venv/installed" wanted
     wanted="$(cat "$here/requirements.txt")"
     [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ] && return
-    if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'import importlib.metadata as m, sys
-sys.exit((m.version("monailabel"), m.version("monai")) != ("0.8.5", "1.6.1"))' 2>/dev/null; then
+    if [ ! -e "$stamp" ] && [ ! -e "$venv/unfinished" ] && "$venv/bin/python" -c 'import importlib.metadata as m, sys
+pins = [line.split()[0].split("==") for line in open(sys.argv[1]) if "==" in line and not line.startswith("#")]
+sys.exit(any(m.version(name) != version for name, version in pins))' "$here/requirements.txt" 2>/dev/null; then
         return # made by hand
     fi
     local python="${PYTHON:-python3}"
@@ -69,10 +70,13 @@ sys.exit((m.version("monailabel"), m.version("monai")) != ("0.8.5", "1.6.1"))' 2
         fail "Python 3.10 to 3.12 is needed; '$python' is $("$python" --version 2>&1 || echo absent). Set PYTHON to one."
     echo "Installing MONAI Label into $venv (4 GB, once) ..."
     "$python" -m venv "$venv" || fail "The environment could not be made. On Debian and Ubuntu: apt install python3-venv"
+    rm -f "$stamp"
+    touch "$venv/unfinished"
     # First torch alone: a resolver that sees it together with the rest may prefer another build of it.
     "$venv/bin/python" -m pip install --quiet "$(grep '^torch==' "$here/requirements.txt")"
     "$venv/bin/python" -m pip install --quiet -r "$here/requirements.txt"
     printf '%s\n' "$wanted" >"$stamp"
+    rm "$venv/unfinished"
 }
 
 check_port() {

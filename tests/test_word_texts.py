@@ -81,3 +81,8 @@ class TestReading:
     ) -> None:
         with pytest.raises(ValueError, match=told):
             read_edits(table, {label: content})
+
+
+def test_words_that_are_no_mapping(table: ConceptTable) -> None:
+    with pytest.raises(ValueError, match=r"Other words are \['liver'\]; expected"):
+        read_edits(table, ["liver"])  # type: ignore[arg-type]

@@ -29,8 +29,8 @@ class RequestedWordsd(MapTransform):
     """Hands the words in the options of a request on to `RequestInferer`, with the image.
 
     MONAI Label gives a request's options to the transforms, as entries beside the image, and only the image to the
-    inferer. The words travel in its metadata, so that they hold for this image and no other, and no configuration
-    is evaluated with a client's text in it. A case without such options is handed on as it is.
+    inferer. The words travel in its metadata, so that they hold for this image and no other. A case without such
+    options is handed on as it is.
 
     Args:
         keys: the image, a MetaTensor.

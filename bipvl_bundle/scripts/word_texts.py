@@ -42,9 +42,11 @@ def read_edits(table: ConceptTable, words: Mapping[str, str | Mapping[str, str]]
         words: by class, a text as `words_text` writes it, with every concept, or a mapping with some of them.
 
     Raises:
-        ValueError: an unknown class; a concept that is unknown, missing, given twice or empty. The message names
-            class and concept.
+        ValueError: no mapping; an unknown class; a concept that is unknown, missing, given twice or empty. The
+            message names class and concept.
     """
+    if not isinstance(words, Mapping):
+        raise ValueError(f"Other words are {words!r}; expected {{class: {{concept: sentence}}}}.")
     edits = {}
     for name, content in words.items():
         label = find_name(name, table.classes, "class", table.source)

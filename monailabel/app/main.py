@@ -18,6 +18,8 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.epistemic import Epistemic
 
+WORDS = "words of "  # scripts.word_texts.KEY of the bundle
+
 
 def _bundle_app() -> ModuleType:
     path = Path(sys.prefix) / "monailabel" / "sample-apps" / "monaibundle" / "main.py"
@@ -44,6 +46,9 @@ class BundleApp(_bundle_app().MyApp, MONAILabelApp):  # type: ignore[misc] # the
         return info
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> Any:
+        for name, text in request.items():  # these become part of a configuration, which would run such a text
+            if name.startswith(WORDS) and str(text).lstrip().startswith(("$", "%", "@")):
+                raise HTTPException(status_code=400, detail=f"'{name}' begins with $, % or @: begin otherwise.")
         try:
             return super().infer(request, datastore)
         except ValueError as error:  # words or an image that the bundle refuses

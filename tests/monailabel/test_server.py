@@ -98,6 +98,7 @@ class TestWords:
             ("words of liver", "shape: A wedge.", "The text for 'liver' lacks 'title'"),
             ("words of liver", "", "The text for 'liver' is empty"),
             ("words of liver", "shap: A wedge.", "unknown concept 'shap'; did you mean 'shape'"),
+            ("words of liver", "$import this", "begins with $, % or @"),
             ("words of livr", "shape: A wedge.", "no class 'livr'; did you mean 'liver'"),
         ],
     )

@@ -66,6 +66,14 @@ class TestConfigs:
             assert content["roi_size"] == tiny_options["roi_size"]
             assert content["backbone"]["network"]["depths"] == [1, 1, 1, 1]
 
+    def test_leave_out_of_inference_what_is_of_the_training_alone(self, describe: Describe, tmp_path: Path) -> None:
+        out = release_bundle(str(describe(overlays=["ablation_global_only.yaml"])), str(tmp_path))
+        train, inference = (
+            yaml.safe_load((out / "configs" / name).read_text()) for name in ("train.yaml", "inference.yaml")
+        )
+        assert train["loss_def"]["alignment"]["local_weight"] == 0
+        assert not {"loss_def", "learning_rate", "prepare_data"} & set(inference)
+
     def test_name_no_place_outside_the_bundle(self, bundle: Path, tiny_bert: Path, bundle_root: Path) -> None:
         for path in [*bundle.glob("configs/*"), *bundle.glob("docs/*"), bundle / "README.md"]:
             if path.is_file():

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,7 @@ GOALS: Mapping[str, Mapping[str, float]] = {
     "cpu": {"forward": 1.20, "training step": 1.35, "whole case": 1.20, "memory, training step": 1.25},
     "cuda": {"forward": 1.10, "training step": 1.20, "whole case": 1.15, "memory, training step": 1.25},
 }
-"""Ratios to the plain backbone not to be passed, by a BERT-base and what ``GOALS_FOR`` says."""
-GOALS_FOR = (15, 96, 48, 1)
-"""Classes, edge of a patch, feature size, batch; without checkpointing, which makes the backbone slower and smaller."""
+"""Ratios to the plain backbone not to be passed, by a BERT-base and the sizes that are the defaults of ``Setup``."""
 SHARES: Mapping[str, float] = {"case after the network": 0.15, "loading, of an epoch": 0.05}
 COMPARED = ("task", "setting", "classes", PLAIN, GUIDED, "ratio", "quartiles", "ratio, wall", "goal")
 COUNTED = ("what", "setting", "classes", "value", "quartiles", "goal")
@@ -60,8 +58,7 @@ class Report:
         self, setup: Setup, task: str, values: Mapping[str, str], ratio: Spread, wall: Spread | None = None
     ) -> None:
         """Add a row: one task of both networks."""
-        stated = (setup.classes, setup.roi, setup.feature_size, setup.batch) == GOALS_FOR and not setup.use_checkpoint
-        goal = GOALS.get(torch.device(setup.device).type, {}).get(task) if stated else None
+        goal = GOALS.get(torch.device(setup.device).type, {}).get(task) if _goals_are_for(setup) else None
         row = {
             "task": task,
             "setting": setup.setting,
@@ -123,6 +120,11 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _goals_are_for(setup: Setup) -> bool:
+    sizes = replace(setup, text_encoder="", device="cpu", precision="fp32", threads=0, recompute=False)
+    return sizes == Setup("")
 
 
 def _verdict(value: float, goal: float | None, form: str) -> str:

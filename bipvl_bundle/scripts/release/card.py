@@ -47,6 +47,7 @@ def card(
         roi=_by(parser.get_parsed_content("roi_size")),
         intensity=", ".join(step["_target_"].rsplit(".", 1)[-1] for step in parser.get("intensity")),
         learning_rate=f"{parser.get_parsed_content('learning_rate'):g}",
+        text_learning_rate=f"{min(map(parser.get_parsed_content, ('learning_rate', 'text_learning_rate'))):g}",
         max_epochs=parser.get_parsed_content("max_epochs"),
         batch_size=parser.get_parsed_content("batch_size"),
         in_channels=parser.get_parsed_content("in_channels"),
@@ -94,10 +95,6 @@ def front_matter(release: Release, figures: Figures, modality: str) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _row(name: str, sentences: Sequence[str]) -> list[str]:
-    return [name, *sentences]
 
 
 def _by(lengths: Sequence[float]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle.utils import merge_kv
 
 from scripts.config_check import check_config
+from scripts.config_lint import lint
 from scripts.release.description import BUNDLE_ROOT, Release
 
 ENTRIES = ("train.yaml", "inference.yaml")
@@ -27,6 +30,8 @@ PRIVATE = {
 def flatten(release: Release, entry: str) -> ConfigParser:
     """The configuration of an entry file with the release's overlays and options, before anything is moved.
 
+    What they change in the other entry file alone is left out.
+
     Raises:
         FileNotFoundError: an overlay does not exist.
         ValueError: an option is of a machine, or the configuration has a problem; all problems are listed.
@@ -37,17 +42,25 @@ def flatten(release: Release, entry: str) -> ConfigParser:
             f"The options of {release.name} set {', '.join(private)}, which belong to a machine and not to a "
             "released bundle. Remove them; the data for measuring are given as `dataset_dir` of the command."
         )
-    files = [str(BUNDLE_ROOT / "configs" / name) for name in (entry, *release.overlays)]
-    problems = check_config(files, **release.options)
+    files = [BUNDLE_ROOT / "configs" / name for name in release.overlays]
+    problems = check_config([str(path) for path in (BUNDLE_ROOT / "configs" / ENTRIES[0], *files)], **release.options)
+    parser = ConfigParser(ConfigParser.load_config_file(BUNDLE_ROOT / "configs" / entry))
+    foreign = _keys_of_the_other(entry)
+    layers = [*map(ConfigParser.load_config_file, files), release.options]
+    for key, value in (pair for layer in layers for pair in layer.items()):
+        if _root(key) not in foreign:
+            merge_kv(parser, ReferenceResolver.normalize_id(key), value)
+    problems += [text for _, text in lint(ConfigParser(copy.deepcopy(parser.get())))] if not problems else []
     if problems:
         raise ValueError(f"The configuration of {release.name} has problems:\n" + "\n".join(problems))
-    parser = ConfigParser()
-    parser.read_config(files)
-    known = parser.get()
-    options = {key: value for key, value in release.options.items() if _root(key) in known}
-    parser.update({ReferenceResolver.normalize_id(key): value for key, value in options.items()})
     parser["bundle_root"] = str(BUNDLE_ROOT)
     return parser
+
+
+def _keys_of_the_other(entry: str) -> set[str]:
+    """What only the other entry file has: an overlay's learning rate has nothing to do in inference."""
+    both = {name: set(ConfigParser.load_config_file(BUNDLE_ROOT / "configs" / name)) for name in ENTRIES}
+    return set().union(*both.values()) - both[entry]
 
 
 def released(parser: ConfigParser, dataset_name: str) -> dict[str, Any]:
