@@ -62,3 +62,15 @@ def test_prompt_prints_a_request_for_the_classes(capsys):
     said = capsys.readouterr().out
     assert "left ventricle" in said
     assert "right ventricle" in said
+
+
+def test_option_that_a_command_lacks_stops_it_before_it_begins(tmp_path):
+    with pytest.raises(SystemExit, match=r"make_phantom has no option --num_trainin; the nearest is --num_training"):
+        main(["make_phantom", str(tmp_path / "phantom"), "--num_trainin=1"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--noprogress", "--num-training=1"])
+def test_options_may_be_written_as_fire_has_them(tmp_path, option):
+    main(["make_phantom", str(tmp_path / "phantom"), "--num_test=1", option, "--num_training=1"])
+    assert (tmp_path / "phantom" / "dataset.json").is_file()

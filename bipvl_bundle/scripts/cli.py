@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 
 import fire
@@ -80,11 +83,24 @@ COMMANDS = {
 HELP = {"--help", "-h"}
 
 
+def _check_options(words: list[str]) -> None:
+    """Stop at an option that a command does not have; Fire would run the command first, and then complain."""
+    parameters = inspect.signature(COMMANDS[words[0]]).parameters if words[0] in COMMANDS else {}
+    if not parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    options = takewhile(lambda word: word != "--", words)
+    for name in (word[2:].split("=")[0].replace("-", "_") for word in options if word.startswith("--")):
+        if name not in parameters and name.removeprefix("no") not in parameters:
+            near = get_close_matches(name, parameters, n=1, cutoff=0.0)[0]
+            sys.exit(f"{words[0]} has no option --{name}; the nearest is --{near}. Nothing was done.")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one of ``COMMANDS``; what it returns is not printed, since each prints what a user needs."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or (HELP & set(words) and "--" not in words):  # a command that takes any option would take this one
         words = [*(word for word in words if word not in HELP), "--", "--help"]
+    _check_options(words)
     fire.Fire(COMMANDS, command=words, name="python -m scripts.cli", serialize=lambda result: None)
 
 
