@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import monai.bundle
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from scripts.checkpoints import load_model
 
@@ -33,6 +36,22 @@ def test_network_takes_and_gives_what_the_metadata_say(
         config_file=str(bundle_root / "configs" / entry),
         bundle_root=str(bundle_root),
     )
+
+
+def test_files_that_the_zoo_asks_for_are_there(bundle_root: Path) -> None:
+    for name in ("LICENSE", "configs/metadata.json", "configs/inference.yaml", "models/model.pt", "docs/data_license.txt"):
+        assert (bundle_root / name).is_file()
+    metadata = json.loads((bundle_root / "configs/metadata.json").read_text())
+    assert metadata["version"] in metadata["changelog"]
+
+
+def test_weights_of_the_embedded_default_are_of_its_network_and_words(bundle_root: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(bundle_root / "configs/inference.yaml"))
+    parser["bundle_root"] = str(bundle_root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of other sentences for the same classes
+        load_model(parser.get_parsed_content("network_def"), bundle_root / "models/model.pt")
 
 
 def test_new_bundle_begins_with_the_weights(make_network: Callable[..., Any], tmp_path: Path) -> None:
