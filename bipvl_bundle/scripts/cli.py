@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import fire
 import nibabel as nib
@@ -60,7 +62,7 @@ def picture(
     figure.savefig(output, dpi=110)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "benchmark": benchmark,
     "check": check,
     "check_data": check_data,
