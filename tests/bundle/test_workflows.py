@@ -75,15 +75,19 @@ class TestTraining:
         assert (state["loss"]["log_variance"] != 0).all()
 
     def test_uncertainties_are_in_the_optimiser_without_decay(self, trained: Any) -> None:
-        network, loss = load(trained.last)["optimizer"]["param_groups"]
-        assert network["weight_decay"] == 1e-5
+        network, loss, text = load(trained.last)["optimizer"]["param_groups"]
+        assert network["weight_decay"] == text["weight_decay"] == 1e-5
         assert loss["weight_decay"] == 0.0
         assert len(loss["params"]) == 1
 
     def test_schedule_ends_at_its_minimum(self, trained: Any) -> None:
         state = load(trained.last)
         rates = [group["lr"] for group in state["optimizer"]["param_groups"]]
-        assert rates == pytest.approx([1e-7, 1e-7], rel=1e-6)
+        assert rates == pytest.approx([1e-7, 1e-7, 1e-7], rel=1e-6)
+
+    def test_text_encoder_starts_at_its_own_rate(self, trained: Any) -> None:
+        starts = [group["initial_lr"] for group in load(trained.last)["optimizer"]["param_groups"]]
+        assert starts == [1e-3, 1e-3, 1e-4]
 
     def test_tensorboard_has_every_scalar(self, trained: Any, words: Path) -> None:
         board = EventAccumulator(str(trained.folder / "runs/tensorboard"))
