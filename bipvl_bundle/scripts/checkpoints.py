@@ -57,7 +57,7 @@ def load_model(network: nn.Module, path: str | Path, device: str | torch.device 
     state = read_checkpoint(path, device)
     state = state.get("model", state)
     try:
-        _plain(network).load_state_dict(state)
+        plain(network).load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
             f"The checkpoint {path} does not fit the network of this configuration: {_first_lines(error)} "
@@ -94,7 +94,7 @@ class BestModel:
     def save(self) -> None:
         """Save the network as it is, whatever it is worth; of several processes, the first does."""
         if idist.get_rank() == 0:
-            save_atomically({"model": _plain(self.network).state_dict()}, self.path)
+            save_atomically({"model": plain(self.network).state_dict()}, self.path)
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -136,7 +136,7 @@ class LastState:
     def save(self, engine: Engine) -> None:
         due = engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
         if due and idist.get_rank() == 0:
-            state = {name: _plain(item).state_dict() for name, item in self._parts(engine).items()}
+            state = {name: plain(item).state_dict() for name, item in self._parts(engine).items()}
             progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
             save_atomically({**state, "trainer": {**progress, "max_epochs": engine.state.max_epochs}}, self.path)
 
@@ -174,7 +174,7 @@ class LastState:
             )
         try:
             for name, item in parts.items():
-                _plain(item).load_state_dict(state[name])
+                plain(item).load_state_dict(state[name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{self.path} cannot be resumed by this configuration ('{name}'): {_first_lines(error)}"
@@ -198,7 +198,8 @@ def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
     return state
 
 
-def _plain(item: Any) -> Any:
+def plain(item: Any) -> Any:
+    """What DistributedDataParallel wraps, or the item itself where nothing does."""
     return item.module if isinstance(item, nn.parallel.DistributedDataParallel) else item
 
 

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from torch import nn
 
-from scripts.checkpoints import BestModel, read_checkpoint
+from scripts.checkpoints import BestModel, plain, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class StartingModel:
 
     def _start(self) -> Path | None:
         path = self.best_model.path
-        files = [path, *sorted(path.parent.glob(f"*{path.suffix}"))]
+        files = dict.fromkeys([path, *sorted(path.parent.glob(f"*{path.suffix}"))])  # each is read once
         return next((file for file in files if is_saved_as(self.best_model.network, file)), None)
 
     def _validate(self) -> float:
@@ -98,8 +98,7 @@ def is_saved_as(network: nn.Module, path: Path) -> bool:
     except ValueError:  # there is none, or it is no checkpoint
         return False
     saved = saved.get("model", saved)
-    plain = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    weights = dict(plain.named_parameters())
+    weights = dict(plain(network).named_parameters())
     return weights.keys() <= saved.keys() and all(
         saved[name].shape == weight.shape and torch.equal(saved[name].to(weight.device, weight.dtype), weight)
         for name, weight in weights.items()
