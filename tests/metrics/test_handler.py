@@ -126,6 +126,13 @@ def test_scores_follow_postprocessing_and_batches() -> None:
     assert evaluator.state.metrics["missed"] == 2
 
 
+@pytest.mark.gpu
+def test_a_prediction_on_a_gpu_is_scored_against_a_reference_from_disk() -> None:
+    pred, label = MetaTensor(label_map(1), affine=THICK), MetaTensor(label_map(), affine=THICK)
+    handler = SegmentationMetricsHandler(CLASSES)
+    assert scored(handler, pred.cuda(), label) == pytest.approx(scored(handler, pred, label))
+
+
 def test_overlapping_regions_are_scored_by_channel() -> None:
     whole, core = (label_map() > 0), (label_map() == 1)
     handler = SegmentationMetricsHandler(["whole", "core"], exclusive=False)

@@ -117,6 +117,7 @@ class SegmentationMetricsHandler(Metric):
         """Score one case: a dictionary with prediction, reference and, for its name, the rest of the item."""
         case = self._case_id(output)
         prediction, reference = (self._tensor(output, key, case) for key in (self.pred_key, self.label_key))
+        reference = reference.to(prediction.device)  # it comes from disk, and no preprocessing has moved it
         _check_grids(prediction, reference, case)
         scores = case_metrics(
             self._masks(prediction, f"prediction of case '{case}'"),
