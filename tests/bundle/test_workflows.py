@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.concepts import ConceptTable
@@ -129,6 +131,18 @@ class TestTraining:
         logged = set(board.Tags()["scalars"])
         assert {"train_segmentation", "val_mean_dice"} <= logged
         assert not {"train_alignment", "train_class_embedding"} & logged
+
+    def test_strong_augmentation_moves_image_and_label_alike(self, run: Run, trained: Any, bundle_root: Path) -> None:
+        options = {**trained.options, "max_epochs": 1, "val_interval": 1}
+        run("training", "train.yaml", "augmentation_strong.yaml", **options)
+        parser = ConfigParser()
+        parser.read_config([str(bundle_root / "configs" / f"{n}.yaml") for n in ("train", "augmentation_strong")])
+        affine = Compose(parser.get_parsed_content("augmentation")[:1]).set_random_state(seed=0)
+        grid = torch.arange(64 * 32 * 32, dtype=torch.float32).reshape(1, 64, 32, 32) // 1000
+        moved = affine({"image": grid, "label": grid})
+        assert not torch.equal(moved["label"], grid)
+        assert set(moved["label"].unique().tolist()) <= set(grid.unique().tolist())  # nearest: no value in between
+        assert (moved["image"] - moved["label"]).abs().median() < 1
 
 
 class TestReproducibility:
