@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from scripts.concepts import ConceptTable
+from scripts.whole_file import whole_file
 
 
 def write_table(table: ConceptTable, path: str | Path, note: str = "") -> None:
@@ -35,12 +36,8 @@ def write_table(table: ConceptTable, path: str | Path, note: str = "") -> None:
     comment = "".join(f"# {line}\n" for line in note.splitlines())
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(comment + text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_new_file(path: str | Path) -> None:

@@ -147,11 +147,11 @@ def test_full_disk_is_said_and_leaves_the_former_files(
     path = report.write(tmp_path)[0]
     before = path.read_text()
 
-    def full(self: Path, target: Path) -> None:
+    def full(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr("scripts.whole_file.os.replace", full)
     with pytest.raises(OSError, match=r"metrics_per_case.csv': No space left on device. Free space"):
         report.write(tmp_path)
     assert path.read_text() == before
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".partial*"))

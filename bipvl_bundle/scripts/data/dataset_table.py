@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.data.case_check import CaseReport
 from scripts.data.dataset_verdict import Settings
+from scripts.whole_file import whole_file
 
 _NONE = "-"
 
@@ -78,15 +78,10 @@ def csv_rows(reports: Sequence[CaseReport], class_names: Sequence[str]) -> list[
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the rows under their keys into a folder that is there; whole or not at all."""
-    part = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

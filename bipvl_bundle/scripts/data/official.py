@@ -13,6 +13,7 @@ from scripts.data.datalist import PathLike, load_datalist
 from scripts.data.folds import TRAINING, Item
 from scripts.data.layouts import OfficialCases, amos22, mmwhs_ct, mmwhs_mr, msd, msd_brain
 from scripts.data.partition import deal, require_apart, with_fixed_split, with_folds, with_patients
+from scripts.whole_file import whole_file
 
 LAYOUTS: Mapping[str, Callable[[Path], OfficialCases]] = {
     "amos22": amos22,
@@ -154,14 +155,10 @@ def _write(target: Path, content: Mapping[str, Any], official: Path, overwrite: 
         raise FileExistsError(
             f"'{target}' is there already and differs; nothing was written. Give `output` another name, or `overwrite`."
         )
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as partial:
         partial.write_text(text, encoding="utf-8")
         _read_back(partial, content)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_back(path: PathLike, content: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from scripts.data.phantom_anatomy import CLASS_NAMES
 from scripts.data.phantom_scan import draw_case
+from scripts.whole_file import whole_file
 
 RECIPE_VERSION = 1
 """Raise it with every change of what a seed draws, so that old folders are not taken for new ones."""
@@ -180,10 +181,5 @@ def _write_cases(root: Path, description: dict[str, Any], seed: int, progress: b
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
-    """Write under a hidden name of this process, then rename: a file of the right name is a whole file."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
+    with whole_file(path) as partial:
         nib.save(image, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

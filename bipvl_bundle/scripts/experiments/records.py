@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -12,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from scripts.experiments.description import BUNDLE_ROOT
+from scripts.whole_file import whole_file
 
 PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def digest(content: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scripts.metrics.scores import ClassScore
+from scripts.whole_file import whole_file
 
 METRICS = ("dice", "hd95_mm", "nsd")
 COUNTS = ("missed", "spurious", "absent", "cases")
@@ -148,15 +149,12 @@ def check_output_folder(folder: str | Path) -> None:
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows({key: _exact(value) for key, value in row.items()} for row in rows)
-        part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OSError(
             f"Cannot write '{path}': {error.strerror}. Free space there, change its permissions, or choose "
             "another output_dir."
