@@ -161,8 +161,8 @@ class TestMetadata:
         metadata = describe()
         assert metadata["channels"] == ["background", *metadata["classes"]]
         assert metadata["classes"][0] == "spleen"
-        assert metadata["roi_size"] == [64, 64, 32]
-        assert metadata["spacing"] == [4.0, 3.0, 8.0]
+        assert metadata["roi_size"] == [64, 32, 32]
+        assert metadata["spacing"] == [4.0, 6.0, 8.0]
         assert metadata["words"] is None
         # sha256sum of a file that holds "weights"
         assert metadata["checkpoint_sha256"].startswith("9a129038")
