@@ -378,17 +378,27 @@ def test_words_for_other_classes_raise(make_network):
         make_network().set_concepts(other)
 
 
+def test_segmentation_knows_no_order_of_the_classes_words(make_network, awaken, table, image):
+    """So exchanging the words of two classes changes nothing; see docs/words.md."""
+    network = awaken(make_network()).double().eval()
+    with torch.no_grad():
+        plain = network(image.double())
+        swapped = network.with_concepts(table.swapped("right kidney", "liver"))(image.double())
+    torch.testing.assert_close(swapped, plain, rtol=1e-9, atol=1e-9)
+
+
 def test_other_words_leave_the_network_with_its_own(make_network, awaken, table, image):
     """And with its own weights: the other one has no copies of them."""
-    network = awaken(make_network()).eval()
+    network, image = awaken(make_network()).double().eval(), image.double()  # beyond rounding, however little it is
     with torch.no_grad():
         plain = network(image)
-        other = network.with_concepts(table.swapped("right kidney", "liver"))
-        swapped = other(image)
+        words = replace(table, sentences=(("A ring.", "On the right."), *table.sentences[1:]))
+        other = network.with_concepts(words)
+        changed = other(image)
         assert torch.equal(network(image), plain)
-        assert not torch.allclose(swapped, plain)
-        network.set_concepts(table.swapped("right kidney", "liver"))
-        assert torch.equal(network(image), swapped)
+        assert (changed - plain).abs().max() > 1e-7
+        network.set_concepts(words)
+        assert torch.equal(network(image), changed)
     assert all(a is b for a, b in zip(network.parameters(), other.parameters(), strict=True))
     with pytest.raises(ValueError, match="Words can be edited, classes cannot"):
         network.with_concepts(replace(table, classes=("a", "b", "c")))
