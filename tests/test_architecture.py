@@ -40,7 +40,7 @@ ALLOWED = {
     "config_lint": set(),
     "config_check": {"config_lint"},
     "experiments": {"experiments", "metrics", "config_check", "whole_file"},
-    "dataset_check": {"concept_checks", "config_check", "data", "metrics", "transforms"},
+    "dataset_check": {"concept_checks", "config_check", "data", "metrics", "transforms", "whole_file"},
     "distributed": set(),
     "memory_advice": set(),
     "plots": set(),

@@ -17,12 +17,13 @@ from scripts.concept_checks import read_yaml
 from scripts.config_check import check_config
 from scripts.data.case_check import CaseCheck, CaseReport, Intensity
 from scripts.data.datalist import datalist_sections, load_datalist
-from scripts.data.dataset_table import case_table, class_table, csv_rows, problem_lines, write_csv
+from scripts.data.dataset_table import case_table, class_table, csv_rows, problem_lines
 from scripts.data.dataset_verdict import Finding, Settings, cache_bytes, judge
 from scripts.data.folds import Item, split_folds
 from scripts.data.grid import memory_text
 from scripts.metrics.report import check_output_folder
 from scripts.transforms import CheckCased
+from scripts.whole_file import write_rows
 
 SECTIONS = ("training", "test")
 
@@ -75,7 +76,7 @@ def check_data(
     jobs, settings = _plan(parser)
     reports = list(tqdm(_reports(jobs, check, workers), "Checking", len(jobs), unit="case", disable=not progress))
     if output:
-        write_csv(Path(output), csv_rows(reports, settings.class_names))
+        write_rows(Path(output), csv_rows(reports, settings.class_names))
     findings = [*words, *_shared_cases(jobs), *judge(reports, settings)]
     _tell(reports, settings, findings, max_rows)
     if any(finding.fatal for finding in findings):
@@ -122,7 +123,7 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
     try:
         parser.get_parsed_content("class_names")
         return []
-    except Exception as error:
+    except Exception as error:  # monai wraps whatever the table raises
         reason = _root(error)
         if not isinstance(reason, ValueError):
             raise reason from error

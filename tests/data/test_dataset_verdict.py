@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from scripts.data.case_check import CaseReport
-from scripts.data.dataset_table import case_table, class_table, csv_rows, problem_lines, write_csv
+from scripts.data.dataset_table import case_table, class_table, csv_rows, problem_lines
 from scripts.data.dataset_verdict import Finding, Settings, cache_bytes, judge
 from scripts.data.grid import Grid
+from scripts.whole_file import write_rows
 
 GOOD = CaseReport(
     "c",
@@ -137,7 +138,7 @@ class TestTables:
 
     def test_csv_holds_every_number(self, reports: list[CaseReport], tmp_path: Path) -> None:
         rows = csv_rows([*reports, CaseReport("bad", problems=["a", "b"])], ("alpha", "beta"))
-        write_csv(tmp_path / "cases.csv", rows)
+        write_rows(tmp_path / "cases.csv", rows)
         with (tmp_path / "cases.csv").open(newline="") as file:
             read = list(csv.DictReader(file))
         assert len(read) == 7

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from scripts.data.case_check import CaseReport
 from scripts.data.dataset_verdict import Settings
-from scripts.whole_file import whole_file
 
 _NONE = "-"
 
@@ -74,14 +71,6 @@ def csv_rows(reports: Sequence[CaseReport], class_names: Sequence[str]) -> list[
         }
         for report in reports
     ]
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows under their keys into a folder that is there; whole or not at all."""
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

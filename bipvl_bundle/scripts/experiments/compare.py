@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from scripts.experiments.description import SPLITS, ExperimentSet
 from scripts.experiments.steps import MARKER
 from scripts.metrics.comparison import Scored, read_scores
 from scripts.metrics.comparison_table import Comparison
-from scripts.whole_file import whole_file
+from scripts.whole_file import whole_file, write_rows
 
 PER_CASE = "metrics_per_case.csv"
 
@@ -80,8 +79,8 @@ def write_comparison(output: Path, comparison: Comparison, evaluate_on: str) -> 
     output.mkdir(parents=True, exist_ok=True)
     stem = output / f"comparison_{evaluate_on}"
     _write(stem.with_suffix(".md"), text)
-    _write_rows(stem.with_suffix(".csv"), comparison.summary_rows())
-    _write_rows(output / f"tests_{evaluate_on}.csv", comparison.test_rows())
+    _replace_rows(stem.with_suffix(".csv"), comparison.summary_rows())
+    _replace_rows(output / f"tests_{evaluate_on}.csv", comparison.test_rows())
     print(f"Written to {stem}.md and .csv")
 
 
@@ -99,11 +98,8 @@ def _write(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _replace_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         path.unlink(missing_ok=True)  # of an earlier comparison, which it would contradict
         return
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, rows)

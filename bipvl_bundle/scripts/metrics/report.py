@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scripts.metrics.scores import ClassScore
-from scripts.whole_file import whole_file
+from scripts.whole_file import write_rows
 
 METRICS = ("dice", "hd95_mm", "nsd")
 COUNTS = ("missed", "spurious", "absent", "cases")
@@ -150,10 +149,7 @@ def check_output_folder(folder: str | Path) -> None:
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     try:
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: _exact(value) for key, value in row.items()} for row in rows)
+        write_rows(path, [{key: _exact(value) for key, value in row.items()} for row in rows])
     except OSError as error:
         raise OSError(
             f"Cannot write '{path}': {error.strerror}. Free space there, change its permissions, or choose "
