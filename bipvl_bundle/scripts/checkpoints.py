@@ -23,7 +23,7 @@ def save_atomically(content: Any, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written; an older file of that name is untouched.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + ".partial")  # one name: what a kill leaves is written over by the next
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, partial)

@@ -39,7 +39,14 @@ def test_network_takes_and_gives_what_the_metadata_say(
 
 
 def test_files_that_the_zoo_asks_for_are_there(bundle_root: Path) -> None:
-    for name in ("LICENSE", "configs/metadata.json", "configs/inference.yaml", "models/model.pt", "docs/README.md"):
+    for name in (
+        "LICENSE",
+        "configs/metadata.json",
+        "configs/inference.yaml",
+        "models/model.pt",
+        "docs/README.md",
+        "docs/data_license.txt",
+    ):
         assert (bundle_root / name).is_file()
     metadata = json.loads((bundle_root / "configs/metadata.json").read_text())
     assert metadata["version"] in metadata["changelog"]

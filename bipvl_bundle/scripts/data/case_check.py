@@ -165,7 +165,7 @@ def _reasons(item: Item, error: Exception) -> list[str]:
     found = []
     for kind, path in _files(item):
         try:
-            np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+            np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]  # typed as any image, even one without voxels
         except Exception as fault:  # of whatever kind: it is the file's
             found.append(f"{kind} {path}: cannot be read ({_first_line(fault)}); export or copy it again")
     return found or [f"cannot be loaded ({_first_line(error)})"]
