@@ -57,7 +57,7 @@ def test_another_seed_gives_another_split() -> None:
 
 
 def test_cases_of_one_patient_stay_together() -> None:
-    cases = [{"image": "", "case": f"c{n}", "patient": f"p{n // 2}"} for n in range(12)]
+    cases = [{"image": f"/i/{n}.nii.gz", "case": f"c{n}", "patient": f"p{n // 2}"} for n in range(12)]
     for part in split_folds(cases, 3, seed=0):
         patients = [item["patient"] for item in part]
         assert all(patients.count(patient) == 2 for patient in patients)
@@ -142,3 +142,18 @@ def test_case_in_two_folds_raises() -> None:
 def test_case_that_is_listed_twice_raises() -> None:
     with pytest.raises(ValueError, match="Case 'c001' is listed twice; expected every case once"):
         split_folds([*items(3), items(2)[1]], 3)
+
+
+@pytest.mark.parametrize("images", ["/i/0.nii.gz", ["/i/7_t1.nii.gz", "/i/0.nii.gz"]])
+def test_one_image_in_two_folds_under_two_names_raises(images: object) -> None:
+    cases = [{**item, "fold": n % 2} for n, item in enumerate(items(7))]
+    cases.append({"image": images, "label": "/l/0.nii.gz", "case": "copy", "fold": 1})
+    with pytest.raises(ValueError, match=r"'c000' and 'copy' are one image, '/i/0.nii.gz', in the folds 0 and 1"):
+        split_folds(cases, 2)
+
+
+def test_one_image_under_two_names_stays_together_as_one_patient() -> None:
+    cases = items(6)
+    cases.append({**cases[0], "label": "/l/other_reader.nii.gz", "case": "copy"})
+    cases = [{**item, "patient": item["image"]} for item in cases]
+    assert any({"c000", "copy"} <= set(names(part)) for part in split_folds(cases, 3))

@@ -48,7 +48,14 @@ train:
 evaluate_on: null
 ckpt_path: null
 nsd_tolerance: 2.0
-validate: {dataset: {}}
+validate:
+  dataset:
+    data:
+      _target_: scripts.data.datalist.validation_items
+      dataset_dir: "@dataset_dir"
+      fold: "@fold"
+      num_folds: "@num_folds"
+      seed: "@seed"
 """
 EVALUATE = """
 evaluate_on: validation

@@ -75,6 +75,15 @@ class TestRunExperiments:
         assert launch.calls == []
         assert not output.exists()
 
+    def test_dry_run_refuses_what_the_command_would_refuse(self, go: Callable[..., None], output: Path) -> None:
+        with pytest.raises(ValueError, match="full fold 7 seed 0: fold 7 does not exist; with num_folds 2"):
+            go(folds=[7], dry_run=True)
+        go()
+        before = (output / "full/fold0_seed0/run.json").read_bytes()
+        with pytest.raises(ValueError, match=r"full fold 0 seed 0: .*: max_epochs was 2 and is now 3"):
+            go(max_epochs=3, dry_run=True)
+        assert (output / "full/fold0_seed0/run.json").read_bytes() == before
+
     def test_only_an_unknown_one_raises(self, go: Callable[..., None]) -> None:
         with pytest.raises(ValueError, match="There is no experiment 'best' in the set: full, wide, named"):
             go(only=["best"])

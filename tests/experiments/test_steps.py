@@ -9,6 +9,7 @@ import yaml
 
 from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet, config_path
 from scripts.experiments.loading import parse_set
+from scripts.experiments.records import differences
 from scripts.experiments.steps import Run, Step, plan_runs
 
 
@@ -62,7 +63,7 @@ class TestIdentity:
     def test_is_made_of_configuration_words_and_cases(self, training: Step) -> None:
         identity = training.identity()
         assert identity["configuration"]["max_epochs"] == 2
-        assert len(identity["cases"]) == 3
+        assert (len(identity["cases"]), len(identity["validation_cases"])) == (3, 3)
         assert not {"ckpt_dir", "output_dir", "bundle_root"} & set(identity["configuration"])
 
     def test_evaluating_has_the_other_cases(self, described: ExperimentSet) -> None:
@@ -85,9 +86,29 @@ class TestIdentity:
 
     def test_absent_fold_raises(self, content: dict[str, Any]) -> None:
         content["folds"] = [2]
-        with pytest.raises(RuntimeError, match="training_items") as raised:
+        with pytest.raises(ValueError, match="fold 2 does not exist; with num_folds 2"):
             run_of(parse_set(content, "the test"), "full", fold=2).steps[0].identity()
-        assert "fold 2 does not exist; with num_folds 2" in str(raised.value.__cause__)
+
+    def test_files_count_and_so_do_the_cases_that_choose_the_epoch(
+        self, content: dict[str, Any], names_only: Path, tmp_path: Path
+    ) -> None:
+        training = [
+            {"image": str(names_only / f"case{n}.nii.gz"), "label": str(names_only / f"label{n}.nii.gz"), "fold": n % 3}
+            for n in range(6)
+        ]
+        content["options"] |= {"dataset_dir": str(tmp_path / "list.json"), "num_folds": 3}
+
+        def identity(entries: list[dict[str, Any]]) -> dict[str, Any]:
+            (tmp_path / "list.json").write_text(json.dumps({"training": entries, "test": []}))
+            return run_of(parse_set(content, "the test"), "full").steps[0].identity()
+
+        whole = identity(training)
+        assert whole["cases"]["case1"] == [str(names_only / "case1.nii.gz"), str(names_only / "label1.nii.gz")]
+        fewer = identity([entry for n, entry in enumerate(training) if n != 3])  # of fold 0, held out
+        assert list(differences(whole, fewer)) == ["validation_cases#case3 is gone"]
+        relabelled = identity([{**training[0], "label": training[1]["label"]}, *training[1:]])
+        assert list(relabelled["validation_cases"]) == list(whole["validation_cases"])
+        assert relabelled != whole
 
 
 class TestFolder:

@@ -128,6 +128,18 @@ class TestPairedTest:
         assert tests["x"].p == pytest.approx(2 / 256)
         assert tests["x"].p_holm == pytest.approx(4 / 256)
 
+    def test_a_case_without_a_class_is_paired_where_both_predict_something(self) -> None:
+        empty = score("b", "liver", NAN, NAN, present=False)
+        spurious = score("b", "liver", 0.0, NAN, present=False, spurious=True)
+        reference = Scored("ref", "ref", {(0, 0): [score("a", "liver", 0.5), empty]})
+        other = Scored("x", "x", {(0, 0): [score("a", "liver", 0.6), spurious]})
+        for test in (paired_tests(reference, [other])["x"], paired_tests(other, [reference])["ref"]):
+            assert (abs(test.difference), test.cases) == (pytest.approx(0.1), 1)
+
+    def test_without_a_pair_there_is_no_test(self) -> None:
+        reference = Scored("ref", "ref", {(0, 0): [score("a", "liver", NAN, NAN, present=False)]})
+        assert paired_tests(reference, [of_cases("x", a=0.0)]) == {}
+
     def test_the_order_of_the_rows_does_not_matter(self) -> None:
         forward, backward = of_cases("x", a=0.5, b=0.9, c=0.7), of_cases("x", c=0.7, b=0.9, a=0.5)
         reference = of_cases("ref", b=0.6, a=0.4, c=0.75)
@@ -136,13 +148,13 @@ class TestPairedTest:
     def test_lacking_runs_raise(self) -> None:
         reference = of_cases("ref", a=0.5, b=0.6)
         more = Scored("more", "more", {**reference.runs, (1, 0): [score("c", "liver", 0.5)]})
-        with pytest.raises(ValueError, match=r"'more' cannot be tested against 'ref': it has 2 runs with 3 cases"):
+        with pytest.raises(ValueError, match=r"'more' cannot be tested against 'ref': .* has fold 1 seed 0"):
             paired_tests(reference, [more])
 
     def test_fewer_runs_on_the_same_cases_raise(self) -> None:
         reference = of_cases("ref", a=0.5, b=0.6)
         twice = Scored("twice", "twice", {**reference.runs, (1, 0): reference.runs[0, 0]})
-        with pytest.raises(ValueError, match=r"it has 2 runs with 2 cases, and the reference 1 with 2"):
+        with pytest.raises(ValueError, match=r"one of them alone has fold 1 seed 0\. Complete both"):
             paired_tests(reference, [twice])
 
 

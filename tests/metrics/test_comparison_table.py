@@ -72,6 +72,17 @@ def test_spread_is_over_the_runs_where_there_are_several() -> None:
     assert "Mean over 4 cases (test) ± standard deviation over the means of the 3 runs (folds x seeds)" in text
 
 
+def test_a_case_without_a_class_costs_no_table() -> None:
+    empty = Score("c", "liver", NAN, NAN, NAN, False, False, False)
+    spurious = Score("c", "liver", 0.0, NAN, 0.0, False, True, False)
+    full = Scored("full", "Full", {(0, 0): [*FULL.runs[0, 0], empty]})
+    plain = Scored("plain", "Plain", {(0, 0): [*PLAIN.runs[0, 0], spurious]})
+    text = Comparison([full, plain], reference="full").markdown()
+    assert "Mean over 2 to 3 cases (validation) ± standard deviation over the 2 to 3 cases of one run" in text
+    assert "paired by case (n = 2)" in text
+    assert "-15.00 [-20.00, -10.00]" in text
+
+
 class TestIncomplete:
     @pytest.fixture
     def comparison(self) -> Comparison:
@@ -91,7 +102,7 @@ class TestIncomplete:
         assert found["Half (1 of 2 runs)"][0] == "90.00"
         assert found["None (0 of 2 runs)"][0] == "–"  # noqa: RUF001
         assert comparison.tests == {}
-        assert "No test: 'full' or all others lack runs." in comparison.markdown()
+        assert "No test: 'full' or all others lack runs, or cases with a score." in comparison.markdown()
 
     def test_nothing_at_all(self) -> None:
         comparison = Comparison([Scored("full", "Full", {})], reference="full", failures={"full fold 0 seed 0": "x"})

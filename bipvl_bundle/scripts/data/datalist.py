@@ -246,10 +246,13 @@ def _require_unique(items: list[Item], where: str) -> list[Item]:
     seen: dict[str, Item] = {}
     for item in items:
         if item["case"] in seen:
+            first = seen[item["case"]]["image"]
+            others = (
+                "" if first == item["image"] else ", rename the file, or give the entries a key 'case' in a datalist"
+            )
             raise ValueError(
-                f"Case '{item['case']}' is twice in {where}: {seen[item['case']]['image']} and "
-                f"{item['image']}. Expected every case once: remove one, rename the file, or give the "
-                "entries a key 'case' in a datalist."
+                f"Case '{item['case']}' is twice in {where}: {first} and {item['image']}. Expected every case once: "
+                f"remove one{others}."
             )
         seen[item["case"]] = item
     return items

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+
+from monai.utils import ensure_tuple
 
 Item = dict[str, Any]
 
@@ -47,7 +49,7 @@ def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[li
     Raises:
         ValueError: two items are one case; fewer than two folds or fewer patients than folds; "fold" keys that
             only some items carry, that are neither "training" nor in 0 .. num_folds - 1, that part a patient,
-            or that leave a fold empty or nothing to train on.
+            or that leave a fold empty or nothing to train on; one image in two folds, under two names.
     """
     by_name = sorted(items, key=_case)
     _require_distinct(by_name)
@@ -62,6 +64,7 @@ def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[li
         fold_of = _explicit_folds(by_name, num_folds)
     else:
         fold_of = {patient: n % num_folds for n, patient in enumerate(sorted(patients, key=shuffle_key(seed)))}
+    _require_one_fold_an_image(by_name, fold_of)
     return [[item for item in by_name if fold_of[patient_of(item)] == fold] for fold in range(num_folds)]
 
 
@@ -70,6 +73,20 @@ def _require_distinct(by_name: Sequence[Item]) -> None:
         if _case(one) == _case(other):
             folds = f", in the folds {one['fold']!r} and {other.get('fold')!r}" if "fold" in one else ""
             raise ValueError(f"Case '{_case(one)}' is listed twice{folds}; expected every case once, in one fold.")
+
+
+def _require_one_fold_an_image(items: Sequence[Item], fold_of: Mapping[str, int | str]) -> None:
+    first: dict[str, Item] = {}
+    for item in items:
+        for image in ensure_tuple(item.get("image", ())):
+            other = first.setdefault(image, item)
+            here, there = fold_of[patient_of(item)], fold_of[patient_of(other)]
+            if here != there:
+                raise ValueError(
+                    f"Cases '{_case(other)}' and '{_case(item)}' are one image, '{image}', in the folds {there} and "
+                    f"{here}; expected every image in one fold. Remove one of the two, or give both one 'patient' and "
+                    "one fold."
+                )
 
 
 def _explicit_folds(items: Sequence[Item], num_folds: int) -> dict[str, int | str]:

@@ -62,7 +62,7 @@ def run_experiments(
     described = load_set(file, **fields, jobs=jobs, threads=threads, options=options or None)
     runner = Runner(described, only=_chosen(described, only))
     if dry_run:
-        runner.check_configs()
+        runner.check_without_data()
         for run in runner.runs:
             print(f"{run}: {runner.state(run)}")
         return

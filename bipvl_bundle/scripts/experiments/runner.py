@@ -67,19 +67,20 @@ class Runner:
                 of another configuration, or two experiments would score different cases; every experiment
                 concerned is named.
         """
-        self.check_configs()
+        self._check_configs()
         compared = [run for run in self.planned if run in self.runs or self.state(run) == "complete"]
-        _refuse([text for run in compared for text in self._folder_problems(run)])
+        _refuse([text for run in compared for text in _folder_problems(run, self._remembered_identity)])
         _refuse(list(self._case_problems(compared)))
 
-    def check_configs(self) -> None:
-        """The part of `check` that needs no data and no folder.
+    def check_without_data(self) -> None:
+        """The part of `check` that needs no data.
 
         Raises:
-            ValueError: an overlay is absent or a config set has a problem.
+            ValueError: an overlay is absent, a config set has a problem, a fold does not exist, or a folder is that
+                of another configuration.
         """
-        one_each = {run.experiment.name: run for run in self.runs}
-        _refuse([text for run in one_each.values() for text in _config_problems(run)])
+        self._check_configs()
+        _refuse([text for run in self.runs for text in _folder_problems(run, Step.settings)])
 
     def run(self) -> dict[str, str]:
         """Run what is not complete; what went wrong, by run."""
@@ -106,15 +107,13 @@ class Runner:
             return "to evaluate"
         return "to resume" if run.steps[0].resumable else "to run"
 
-    def _folder_problems(self, run: Run) -> list[str]:
-        found = []
-        for step in run.steps:
-            try:
-                self._identities[step.folder] = step.identity()
-                step.check_folder(self._identities[step.folder])
-            except (ValueError, RuntimeError, OSError, KeyError) as error:
-                found.append(f"{run}: {_root(error)}")
-        return found
+    def _check_configs(self) -> None:
+        one_each = {run.experiment.name: run for run in self.runs}
+        _refuse([text for run in one_each.values() for text in _config_problems(run)])
+
+    def _remembered_identity(self, step: Step) -> Identity:
+        self._identities[step.folder] = step.identity()
+        return self._identities[step.folder]
 
     def _case_problems(self, runs: Sequence[Run]) -> Iterator[str]:
         first: dict[tuple[int, int], tuple[Run, set[str]]] = {}
@@ -213,6 +212,16 @@ def _config_problems(run: Run) -> list[str]:
         except (FileNotFoundError, ValueError, RuntimeError) as error:
             problems = [str(error)]
         found += [f"experiment '{run.experiment.name}': {text}" for text in problems]
+    return found
+
+
+def _folder_problems(run: Run, identify: Callable[[Step], Identity]) -> list[str]:
+    found = []
+    for step in run.steps:
+        try:
+            step.check_folder(identify(step))
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            found.append(f"{run}: {_root(error)}")
     return found
 
 

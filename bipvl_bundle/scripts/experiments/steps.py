@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ComponentLocator, ConfigParser
+from monai.utils import ensure_tuple
 
 from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
 from scripts.experiments.records import code_digest, differences, digest, digest_of, versions, write_json
@@ -22,7 +23,9 @@ MARKER = "run.json"
 PLACES = ("bundle_root", "ckpt_dir", "output_dir", "metrics_dir", "predictions_dir", "ckpt_path")
 INCIDENTAL = (*PLACES, "resume", "device", "num_workers", "cache_rate")
 LOCATOR = ComponentLocator()  # its table of MONAI's classes is as slow to make as a config file to read
-DATA = {"training": "train#dataset#data", "evaluating": "validate#dataset#data"}
+TRAINED_ON, SCORED = "train#dataset#data", "validate#dataset#data"
+# What a step reads: validation chooses the epoch that a training keeps.
+DATA = {"training": {"cases": TRAINED_ON, "validation_cases": SCORED}, "evaluating": {"cases": SCORED}}
 
 Identity = dict[str, Any]
 
@@ -69,28 +72,35 @@ class Step:
         parser.update(dict(self.options))
         return parser
 
-    def identity(self) -> Identity:
-        """What decides the step's result: the merged configuration, the words, and the names of the cases.
+    def settings(self) -> Identity:
+        """The part of `identity` that needs no data: the merged configuration and the words.
 
-        Makes the data set where the configuration has one made. Code is not part of it, see `code_digest`.
+        Raises:
+            FileNotFoundError: the words are absent.
+            ValueError: a fold that does not exist.
+        """
+        return _settings(self.parser())
+
+    def identity(self) -> Identity:
+        """What decides the step's result: the merged configuration, the words, and the cases with their files.
+
+        Makes the data set where the configuration has one made. Code is not part of it, see `code_digest`; nor is
+        what stands in the files.
 
         Raises:
             FileNotFoundError: no data set, a file of it or the words are absent.
             ValueError: a fold that does not exist, or another fault of the datalist.
         """
         parser = self.parser()
-        content = {key: value for key, value in parser.get().items() if key not in INCIDENTAL}
-        content = json.loads(json.dumps(content, default=str))  # as it will be read again
+        found = _settings(parser)
         parser.get_parsed_content("prepare_data")
-        items = parser.get_parsed_content(DATA[self.run_id])
-        return {
-            "configuration": content,
-            "words": parser.get_parsed_content("concept_table").digest,
-            "cases": sorted(str(item.get("case", item["image"])) for item in items),
-        }
+        return found | {key: _cases(parser.get_parsed_content(id)) for key, id in DATA[self.run_id].items()}
 
     def check_folder(self, identity: Identity) -> None:
         """Refuse a folder that holds something else.
+
+        Args:
+            identity: of this step, or its `settings` for what can be known without data.
 
         Raises:
             ValueError: the folder's configuration is another; the differing ids are named.
@@ -98,7 +108,8 @@ class Step:
         """
         path = self.folder / CONFIGURATION
         if path.is_file():
-            ids = list(differences(json.loads(path.read_text(encoding="utf-8"))["identity"], identity))
+            written = json.loads(path.read_text(encoding="utf-8"))["identity"]
+            ids = list(differences({key: value for key, value in written.items() if key in identity}, identity))
             if ids:
                 raise ValueError(
                     f"'{self.folder}' is the folder of another configuration: {'; '.join(ids[:6])}"
@@ -149,6 +160,28 @@ class Step:
         if self.needs is not None:
             record["model"] = digest_of(self.needs.marker)
         write_json(self.marker, record)
+
+
+def _settings(parser: ConfigParser) -> Identity:
+    fold, count = parser.get_parsed_content("fold"), parser.get_parsed_content("num_folds")
+    if not 0 <= fold < count:
+        raise ValueError(f"fold {fold} does not exist; with num_folds {count} expected 0 to {count - 1}.")
+    content = {key: value for key, value in parser.get().items() if key not in INCIDENTAL}
+    content = json.loads(json.dumps(content, default=str))  # as it will be read again
+    return {"configuration": content, "words": parser.get_parsed_content("concept_table").digest}
+
+
+def _cases(items: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The files of each case, those within the bundle relative to it: it can be moved together with them."""
+    files = {
+        str(item.get("case", item["image"])): [
+            str(path.relative_to(BUNDLE_ROOT) if path.is_relative_to(BUNDLE_ROOT) else path)
+            for key in ("image", "label", "reference")
+            for path in map(Path, ensure_tuple(item.get(key, ())))
+        ]
+        for item in items
+    }
+    return dict(sorted(files.items()))
 
 
 @dataclass(frozen=True)

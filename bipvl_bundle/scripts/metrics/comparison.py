@@ -169,24 +169,28 @@ def paired_tests(
     """Wilcoxon's signed-rank test of each experiment against the reference, over the cases.
 
     Cases of all folds are pooled, a case's seeds averaged. Pairs without a difference are left out of the test
-    and kept in the mean; without any difference p is 1. Folds share training cases, so that their cases are not
-    quite independent: read a p near the threshold with care.
+    and kept in the mean; without any difference p is 1. A case that holds no class has a value only where
+    something was predicted: it is paired where both have one, and an experiment without a single pair is not in
+    the result. Folds share training cases, so that their cases are not quite independent: read a p near the
+    threshold with care.
 
     Raises:
-        ValueError: an experiment has not the runs or the cases of the reference.
+        ValueError: an experiment has not the runs of the reference, or has scored other cases.
     """
     check_comparable([reference, *others])
     theirs = case_values(reference, metric)
     found: dict[str, tuple[np.ndarray, float]] = {}
     for other in others:
-        mine = case_values(other, metric)
-        if set(other.runs) != set(reference.runs) or mine.keys() != theirs.keys():
+        lone = [f"fold {fold} seed {number}" for fold, number in sorted(set(other.runs) ^ set(reference.runs))]
+        if lone:
             raise ValueError(
-                f"'{other.name}' cannot be tested against '{reference.name}': it has {len(other.runs)} runs with "
-                f"{len(mine)} cases, and the reference {len(reference.runs)} with {len(theirs)}. Complete both."
+                f"'{other.name}' cannot be tested against '{reference.name}': one of them alone has "
+                f"{', '.join(lone[:4])}. Complete both."
             )
-        differences = np.array([mine[case] - theirs[case] for case in theirs])
-        found[other.name] = differences, _signed_rank(differences)
+        mine = case_values(other, metric)
+        differences = np.array([mine[case] - value for case, value in theirs.items() if case in mine])
+        if len(differences):
+            found[other.name] = differences, _signed_rank(differences)
     corrected = holm([p for _, p in found.values()])
     return {
         name: PairedTest(float(d.mean()), *bootstrap_interval(d, resamples, seed), p, adjusted, len(d))

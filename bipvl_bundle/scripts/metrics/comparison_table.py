@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from scripts.metrics.comparison import PairedTest, Scored, Summary, check_comparable, paired_tests, summarise
@@ -111,7 +111,7 @@ class Comparison:
     def _notes(self) -> list[str]:
         notes = []
         if self.complete:
-            runs, cases = len(self.keys), self._mean(self.complete[0]).cases  # type: ignore[union-attr]
+            runs, cases = len(self.keys), _span(self._mean(e).cases for e in self.complete)  # type: ignore[union-attr]
             over = f"the means of the {runs} runs (folds x seeds)" if runs > 1 else f"the {cases} cases of one run"
             notes.append(
                 f"Mean over {cases} cases ({self.evaluate_on}) ± standard deviation over {over}; a case counts with "
@@ -121,14 +121,14 @@ class Comparison:
             if len({self._mean(e).missed for e in self.complete}) > 1:  # type: ignore[union-attr]
                 notes.append("Different numbers of classes were missed: HD95 has no best.")
         if self.tests:
-            cases = next(iter(self.tests.values())).cases
+            cases = _span(test.cases for test in self.tests.values())
             notes.append(
                 f"Difference from '{_escape(self.reference.title)}' in points of DSC, paired by case (n = {cases}), "  # type: ignore[union-attr]
                 "with a bootstrap interval; p of Wilcoxon's signed-rank test, two-sided, after Holm's correction for "
                 f"{len(self.tests)} experiment{'s' if len(self.tests) > 1 else ''}."
             )
         elif self.wanted_reference is not None and len(self.experiments) > 1:
-            notes.append(f"No test: '{self.wanted_reference}' or all others lack runs.")
+            notes.append(f"No test: '{self.wanted_reference}' or all others lack runs, or cases with a score.")
         for experiment in self.experiments:
             lacking = [f"fold {fold} seed {seed}" for fold, seed in self.keys if (fold, seed) not in experiment.runs]
             if lacking or not experiment.runs:
@@ -171,6 +171,12 @@ class Comparison:
 def _number(summary: Summary | None, metric: str) -> str:
     value = math.nan if summary is None else summary.mean[metric]
     return DASH if math.isnan(value) else f"{value * SCALES[metric]:.2f}"
+
+
+def _span(counts: Iterable[int]) -> str:
+    """One number where all are equal, else the least and the greatest."""
+    found = sorted(set(counts))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _best_texts(texts: Sequence[str], choose: Callable[..., str]) -> str | None:
