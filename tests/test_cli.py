@@ -70,6 +70,16 @@ def test_option_that_a_command_lacks_stops_it_before_it_begins(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("arguments", [["make_phantom", "NEW"], ["experiments", "absent.yaml"]])
+def test_option_of_one_dash_stops_any_command_before_it_begins(tmp_path, arguments):
+    arguments = [str(tmp_path / word) if word == "NEW" else word for word in arguments]
+    with pytest.raises(
+        SystemExit, match=r"no option -num_folds; options have two dashes: --num_folds\. Nothing was done"
+    ):
+        main([*arguments, "-num_folds=1"])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("option", ["--noprogress", "--num-training=1"])
 def test_options_may_be_written_as_fire_has_them(tmp_path, option):
     main(["make_phantom", str(tmp_path / "phantom"), "--num_test=1", option, "--num_training=1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -88,10 +89,13 @@ HELP = {"--help", "-h"}
 def _check_options(words: list[str]) -> None:
     """Stop at an option that a command does not have; Fire would run the command first, and then complain."""
     parameters = inspect.signature(COMMANDS[words[0]]).parameters if words[0] in COMMANDS else {}
+    options = [word.split("=")[0] for word in takewhile(lambda word: word != "--", words)]
+    for word in options:
+        if re.match("-[A-Za-z]{2}", word):  # to Fire a value
+            sys.exit(f"{words[0]} has no option {word}; options have two dashes: -{word}. Nothing was done.")
     if not parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    options = takewhile(lambda word: word != "--", words)
-    for name in (word[2:].split("=")[0].replace("-", "_") for word in options if word.startswith("--")):
+    for name in (word[2:].replace("-", "_") for word in options if word.startswith("--")):
         if name not in parameters and name.removeprefix("no") not in parameters:
             near = get_close_matches(name, parameters, n=1, cutoff=0.0)[0]
             sys.exit(f"{words[0]} has no option --{name}; the nearest is --{near}. Nothing was done.")

@@ -115,6 +115,8 @@ class TestAmos22:
             make_datalist("amos22", str(amos), split="4/3", overwrite=True)
         with pytest.raises(ValueError, match="split 4 adds up to 4 cases, but there are 5"):
             make_datalist("amos22", str(amos), split="4/2", overwrite=True)
+        with pytest.raises(ValueError, match=r"The split is 160; expected numbers of cases"):
+            make_datalist("amos22", str(amos), split=160, overwrite=True)  # type: ignore[arg-type] - Fire's int
 
     def test_incomplete_release_is_told(self, amos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         make_datalist("amos22", str(amos))
@@ -136,6 +138,11 @@ class TestAmos22:
         (amos / "labelsVa").rename(amos / "labels_val")
         with pytest.raises(FileNotFoundError, match=r"missing labelsVa/; found dataset.json, imagesTr, .*labels_val"):
             make_datalist("amos22", str(amos))
+
+    def test_another_layout_one_level_down_is_no_hint(self, amos: Path) -> None:
+        (amos / "labelsVa").rename(amos / "labels_val")
+        with pytest.raises(FileNotFoundError, match=r"Complete or correct it\.$"):
+            make_datalist("amos22", str(amos.parent))
 
     def test_folder_one_level_up_is_told(self, amos: Path) -> None:
         with pytest.raises(FileNotFoundError, match=rf"one level down: give '{amos}'"):
@@ -187,6 +194,8 @@ class TestMmwhs:
             assert table.classes == tuple(MMWHS_LABELS.values())
 
     def test_fixed_split(self, mmwhs: Path) -> None:
+        with pytest.raises(ValueError, match=r"14/2/4 names the cases to validate on, .*; num_folds is 3"):
+            make_datalist("mmwhs_mr", str(mmwhs), split="14/2/4", num_folds=3)
         path = make_datalist("mmwhs_mr", str(mmwhs), split="14/2/4")
         parts = training_items(path, 0, 1), validation_items(path, 0, 1), evaluation_items(path, "test", 0, 1)
         assert [len(part) for part in parts] == [14, 2, 4]

@@ -209,7 +209,10 @@ class TestNewDataset:
         ("options", "message"),
         [
             ({"name": "my data"}, r"'my data' will not do as a data set's name"),
+            ({"name": "3d"}, r"'3d' will not do .* expected a letter, then letters"),
             ({"classes": ""}, r"names no class"),
+            ({"classes": 2}, r"classes is 2; expected names between commas"),
+            ({"sample": 0}, r"sample is 0; expected 1 or more"),
             ({"classes": "liver,Liver"}, r"duplicate class 'Liver'"),
             ({"classes": "liver"}, r"hold the values 2, for which there is no class: expected 0, 1\. Name all"),
             ({"label_values": [1]}, r"1 label_values for 2 classes"),

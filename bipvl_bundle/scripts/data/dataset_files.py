@@ -32,7 +32,9 @@ def target_paths(root: Path, name: str) -> list[Path]:
         FileExistsError: one of the three is there.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"'{name}' will not do as a data set's name; expected letters, digits and underscores.")
+        raise ValueError(
+            f"'{name}' will not do as a data set's name; expected a letter, then letters, digits and underscores."
+        )
     if not (root / "configs" / "train.yaml").is_file():
         raise FileNotFoundError(
             f"'{root.resolve()}' is no folder of the bundle: it has no configs/train.yaml. Run the command in the "

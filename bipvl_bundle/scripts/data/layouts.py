@@ -154,7 +154,7 @@ def _require_folders(source: Path, folders: Sequence[str], layout: str) -> None:
     if not missing:
         return
     within = sorted(p.name for p in source.iterdir() if not p.name.startswith(".")) if source.is_dir() else []
-    inner = [name for name in within if (source / name / folders[0]).is_dir()]
+    inner = [name for name in within if all((source / name / folder).is_dir() for folder in folders)]
     hint = f" It seems to be one level down: give '{source / inner[0]}'." if inner else " Complete or correct it."
     found = ", ".join(within[:8]) + (f" and {len(within) - 8} more" if len(within) > 8 else "")
     raise FileNotFoundError(

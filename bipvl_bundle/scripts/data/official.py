@@ -34,7 +34,7 @@ def make_datalist(
     output: str | None = None,
     *,
     split: str | Sequence[int] | None = None,
-    num_folds: int = 3,
+    num_folds: int | None = None,
     seed: int = 0,
     patients: str | None = None,
     overwrite: bool = False,
@@ -43,7 +43,7 @@ def make_datalist(
 
     The cases to train on stand in section "training" with their fold, so that no seed of a training changes the
     split; labelled cases to test on in section "test". Without `split`, the data set's own sections are kept and
-    the training cases are dealt to `num_folds` folds; msd_brain is dealt by the paper's 349/39/96.
+    the training cases are dealt to `num_folds` folds, by default 3; msd_brain is dealt by the paper's 349/39/96.
 
     Args:
         layout: amos22, mmwhs_ct, mmwhs_mr, msd_brain, or msd for any other task of the Decathlon.
@@ -51,7 +51,7 @@ def make_datalist(
         output: the datalist; by default datalist_<layout>.json in the source's folder.
         split: "349/39/96", numbers of cases for training, validation and test: one fixed split, to be used with
             num_folds 1. "388/96", training and test: folds over the first. They must add up to the cases.
-        num_folds: of the cross-validation, where the split names no validation cases.
+        num_folds: of the cross-validation; none but 1 where the split names validation cases.
         seed: what the patients are shuffled by.
         patients: CSV file with the columns case and patient, to keep a patient's cases together; the official
             files name no patients, so that by default each case counts as one.
@@ -86,7 +86,7 @@ def _identified(cases: OfficialCases, table: str) -> OfficialCases:
 def _sizes(split: str | Sequence[int] | None) -> list[int] | None:
     if split is None:
         return None
-    parts = split.split("/") if isinstance(split, str) else list(split)
+    parts = list(split) if isinstance(split, Sequence) and not isinstance(split, str) else str(split).split("/")
     if len(parts) not in (2, 3) or not all(str(part).strip().isdecimal() for part in parts):
         raise ValueError(
             f"The split is {split!r}; expected numbers of cases: training/validation/test such as 349/39/96, or "
@@ -99,8 +99,14 @@ def _sizes(split: str | Sequence[int] | None) -> list[int] | None:
 
 
 def _partition(
-    cases: OfficialCases, sizes: Sequence[int] | None, num_folds: int, seed: int
+    cases: OfficialCases, sizes: Sequence[int] | None, num_folds: int | None, seed: int
 ) -> tuple[list[Item], list[Item]]:
+    if sizes is not None and len(sizes) == 3 and num_folds not in (None, 1):
+        raise ValueError(
+            f"The split {'/'.join(map(str, sizes))} names the cases to validate on, which is one fold; num_folds is "
+            f"{num_folds}. Give training/test alone to deal folds, or leave num_folds out."
+        )
+    num_folds = 3 if num_folds is None else num_folds
     if sizes is None:
         return with_folds(cases.training, num_folds, seed), cases.test
     if not cases.test:

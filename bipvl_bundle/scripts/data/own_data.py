@@ -70,11 +70,11 @@ def new_dataset(
     """
     root = Path(bundle_root)
     targets = target_paths(root, str(name))
-    plan = DatasetPlan(str(name), _names(classes), str(modality), num_folds, _values(label_values))
+    plan = DatasetPlan(str(name), _names("classes", classes), str(modality), num_folds, _values(label_values))
     check_names(plan.classes, "class", f"new_dataset {name}")
     if plan.label_values and len(plan.label_values) != len(plan.classes):
         raise ValueError(f"{len(plan.label_values)} label_values for {len(plan.classes)} classes; expected as many.")
-    endings = _names(channels)
+    endings = _names("channels", channels)
     cases, how = match_files(Path(images), Path(labels), endings)
     test = _test_cases(test_images, test_labels, cases, endings)
     training_items = [_item(case, patient_pattern) for case in cases]
@@ -96,7 +96,9 @@ def new_dataset(
     return targets
 
 
-def _names(given: str | Sequence[str]) -> list[str]:
+def _names(what: str, given: str | Sequence[str]) -> list[str]:
+    if not isinstance(given, Sequence):
+        raise ValueError(f"{what} is {given!r}; expected names between commas.")
     parts = given.split(",") if isinstance(given, str) else [str(part) for part in given]
     return [" ".join(part.split()) for part in parts if part.strip()]
 

@@ -65,8 +65,11 @@ def survey(cases: Sequence[MatchedCase], *, sample: int = 20, progress: bool = T
     """Read the header of every file, and evenly over the list `sample` cases in full, one at a time.
 
     Raises:
-        ValueError: files that cannot be read, or numbers of channels that differ from case to case.
+        ValueError: files that cannot be read, numbers of channels that differ from case to case, or no case to read
+            in full.
     """
+    if sample < 1:
+        raise ValueError(f"sample is {sample}; expected 1 or more cases whose values are read.")
     headers = [_case_header(case) for case in tqdm(cases, desc="Reading headers", unit="case", disable=not progress)]
     labels = [(str(case.label), read_header(case.label).channels) for case in cases if case.label]
     _require_one("channels", [(str(case.images[0]), h.channels) for case, h in zip(cases, headers, strict=True)])
