@@ -1,4 +1,4 @@
-"""The paper's data sets, from their official folders to scores: miniatures in each layout, with their overlays."""
+"""The shipped data sets, from their official folders to scores: miniatures in each layout, with their overlays."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ Array = NDArray[Any]
 SHAPE = (20, 18, 16)
 ORIENTATIONS = ("LPS", "RAS", "PIR", "SLA")
 
-DATASETS = ("amos22", "mmwhs_ct", "mmwhs_mr", "msd_brain")
-SPLITS = {"amos22": None, "mmwhs_ct": "3/1", "mmwhs_mr": "3/1", "msd_brain": "2/1/1"}
+DECATHLON = {"hippocampus": 2, "brain_structures": 15}
+"""Data sets in the layout of any of its tasks: one channel, and so many labels from 1 on."""
+PAPERS = ("amos22", "mmwhs_ct", "mmwhs_mr", "msd_brain")
+DATASETS = (*PAPERS, *DECATHLON)
+SPLITS = {"amos22": None, "msd_brain": "2/1/1"}
 REGIONS = {"tumor core": [2, 3], "whole tumor": [1, 2, 3], "enhancing tumor": [3]}
 
 
@@ -92,7 +95,7 @@ def mmwhs(root: Path) -> None:
 
 def msd_brain(root: Path) -> None:
     """Each channel but the last shows one region: brighter inside than outside, and 0 outside the head."""
-    entries = []
+    names = []
     for n, codes in enumerate(ORIENTATIONS):
         values = nested(n)
         channels = [1.0 + 2.0 * np.isin(values, labels) for labels in REGIONS.values()]
@@ -101,12 +104,26 @@ def msd_brain(root: Path) -> None:
         name = f"BRATS_{n + 1:03}.nii.gz"
         save(image, root / "imagesTr" / name, codes)
         save(values.astype(np.uint8), root / "labelsTr" / name, codes)
-        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+        names.append(name)
+    labels = ["background", "edema", "non-enhancing tumor", "enhancing tumour"]
+    save_decathlon_list(root, names, ["FLAIR", "T1w", "t1gd", "T2w"], labels)
+
+
+def decathlon(root: Path) -> None:
+    names = [f"{root.name}_{n + 1:03}.nii.gz" for n in range(len(ORIENTATIONS))]
+    count = DECATHLON[root.name]
+    for n, (name, codes) in enumerate(zip(names, ORIENTATIONS, strict=True)):
+        values, levels = blocks(list(range(1, count + 1)), seed=n).astype(np.uint8), np.linspace(0, 800, count + 1)
+        save_case(root / "imagesTr" / name, root / "labelsTr" / name, values, levels, codes)
+    save_decathlon_list(root, names, ["MRI"], ["background", *(f"L{n}" for n in range(1, count + 1))])
+
+
+def save_decathlon_list(root: Path, names: list[str], channels: list[str], labels: list[str]) -> None:
     content = {
-        "name": "BRATS",
-        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-        "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
-        "training": entries,
+        "name": root.name,
+        "modality": {str(n): channel for n, channel in enumerate(channels)},
+        "labels": {str(n): label for n, label in enumerate(labels)},
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
         "test": [],
     }
     (root / "dataset.json").write_text(json.dumps(content))
@@ -115,11 +132,14 @@ def msd_brain(root: Path) -> None:
 @pytest.fixture(scope="module")
 def datalists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("official")
-    makers = {"amos22": amos22, "mmwhs": mmwhs, "msd_brain": msd_brain}
+    makers = {"amos22": amos22, "mmwhs": mmwhs, "msd_brain": msd_brain, **dict.fromkeys(DECATHLON, decathlon)}
     for name, maker in makers.items():
         maker(folder / name)
     roots = {name: folder / ("mmwhs" if name.startswith("mmwhs") else name) for name in DATASETS}
-    return {name: make_datalist(name, str(roots[name]), split=SPLITS[name]) for name in DATASETS}
+    return {
+        name: make_datalist("msd" if name in DECATHLON else name, str(root), split=SPLITS.get(name, "3/1"))
+        for name, root in roots.items()
+    }
 
 
 def options(name: str, datalist: Path, root: Path) -> dict[str, Any]:
@@ -153,8 +173,8 @@ def voxels(name: str, label: Array) -> list[int]:
     """Of each class, in the order of the table, counted in the file as it is."""
     if name == "msd_brain":
         return [int(np.isin(label, labels).sum()) for labels in REGIONS.values()]
-    if name == "amos22":
-        return [int((label == c).sum()) for c in range(1, 16)]
+    if name == "amos22" or name in DECATHLON:
+        return [int((label == c).sum()) for c in range(1, DECATHLON.get(name, 15) + 1)]
     values = [[420, 421] if value == "420" else [int(value)] for value in MMWHS_LABELS]
     return [int(np.isin(label, value).sum()) for value in values]
 
@@ -320,10 +340,10 @@ class TestPreprocessing:
             assert [scale[key] for key in ("a_min", "a_max", "b_min", "b_max")] == window
             assert scale["clip"] is True
 
-    def test_recipe_is_one_for_all(self, parsed: Any) -> None:
+    def test_recipe_is_one_for_the_papers_data_sets(self, parsed: Any) -> None:
         keys = ("max_epochs", "val_interval", "learning_rate", "batch_size", "roi_size", "flip_prob", "amp")
         keys += ("text_encoder", "text_stage_layers", "backbone#network#feature_size", "backbone#network#window_size")
-        recipes = [[parsed(name)[key] for key in keys] for name in DATASETS]
+        recipes = [[parsed(name)[key] for key in keys] for name in PAPERS]
         assert all(recipe == recipes[0] for recipe in recipes)
 
     def test_heart_is_mapped_by_name(self, parsed: Any) -> None:
