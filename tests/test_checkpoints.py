@@ -215,6 +215,15 @@ class TestLastState:
         assert "Nothing to resume" in caplog.text
         assert (tmp_path / "last.pt").is_file()
 
+    def test_run_on_other_cases_is_not_resumed(self, tmp_path: Path) -> None:
+        path = tmp_path / "last.pt"
+        trainer({"model": network()}, path, trained_on=["a", "b", "c"]).run([0], max_epochs=2)
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=r"a run on other cases: 1 of its 3 are none of the 4 to train on now"):
+            trainer({"model": network()}, path, resume=True, trained_on=list("abde")).run([0], max_epochs=2)
+        assert path.read_bytes() == before
+        trainer({"model": network()}, path, resume=True, trained_on=list("cab")).run([0], max_epochs=2)
+
     @pytest.mark.parametrize(
         ("other", "epochs", "message"),
         [

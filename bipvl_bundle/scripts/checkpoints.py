@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
 from torch import nn
+
+from scripts.seen_cases import require_unseen_by_model
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +39,23 @@ def save_atomically(content: Any, path: Path) -> None:
         ) from error
 
 
-def load_model(network: nn.Module, path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+def load_model(
+    network: nn.Module,
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    unseen: Sequence[Mapping[str, Any]] = (),
+) -> nn.Module:
     """Load the weights of a trained model into a network; a checkpoint that lacks one does not pass.
 
     Args:
         network: on any device.
         path: a file whose key ``model`` holds a state dict, or a bare state dict.
+        unseen: cases that it must not have been trained on, as far as the file knows (`BestModel`).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint, or one of another network or other classes.
+        ValueError: it is not a checkpoint, or one of another network or other classes, or was trained on a case
+            that is to be unseen.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,6 +64,7 @@ def load_model(network: nn.Module, path: str | Path, device: str | torch.device 
             "or give the path of a trained model."
         )
     state = read_checkpoint(path, device)
+    require_unseen_by_model(state.get("trained_on", ()), unseen, f"The checkpoint {path}")
     state = state.get("model", state)
     try:
         plain(network).load_state_dict(state)
@@ -73,11 +83,14 @@ class BestModel:
     Args:
         network: what to save, under the key ``model``, as tensors only.
         path: usually ``models/model.pt``.
+        trained_on: `fingerprints` of the training cases, saved under that key. Those of a model that the training
+            has started from are not among them.
     """
 
-    def __init__(self, network: nn.Module, path: str | Path) -> None:
+    def __init__(self, network: nn.Module, path: str | Path, trained_on: Sequence[str] = ()) -> None:
         self.network = network
         self.path = Path(path)
+        self.trained_on = list(trained_on)
         self.best = float("-inf")
 
     def attach(self, engine: Evaluator) -> None:
@@ -94,7 +107,8 @@ class BestModel:
     def save(self) -> None:
         """Save the network as it is, whatever it is worth; of several processes, the first does."""
         if idist.get_rank() == 0:
-            save_atomically({"model": plain(self.network).state_dict()}, self.path)
+            seen = {"trained_on": self.trained_on} if self.trained_on else {}
+            save_atomically({"model": plain(self.network).state_dict(), **seen}, self.path)
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -113,20 +127,28 @@ class LastState:
         path: the file, overwritten after each epoch.
         resume: continue from ``path`` where it exists.
         interval: epochs from one saving to the next; the last epoch is always saved.
+        trained_on: `fingerprints` of the training cases.
 
     Raises:
-        ValueError: the file is the state of another configuration, or of a run of another length (the
-            learning-rate schedule spans the whole run).
+        ValueError: the file is the state of another configuration, of a run on other cases, or of a run of another
+            length (the learning-rate schedule spans the whole run).
         FileNotFoundError: only some of several processes see the file.
     """
 
     def __init__(
-        self, objects: Mapping[str, Any], path: str | Path, *, resume: bool = False, interval: int = 1
+        self,
+        objects: Mapping[str, Any],
+        path: str | Path,
+        *,
+        resume: bool = False,
+        interval: int = 1,
+        trained_on: Sequence[str] = (),
     ) -> None:
         self.objects = dict(objects)
         self.path = Path(path)
         self.resume = resume
         self.interval = interval
+        self.trained_on = list(trained_on)
 
     def attach(self, engine: Trainer) -> None:
         if self.resume:
@@ -137,8 +159,8 @@ class LastState:
         due = engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
         if due and idist.get_rank() == 0:
             state = {name: plain(item).state_dict() for name, item in self._parts(engine).items()}
-            progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-            save_atomically({**state, "trainer": {**progress, "max_epochs": engine.state.max_epochs}}, self.path)
+            progress = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "max_epochs")}
+            save_atomically({**state, "trainer": progress, "trained_on": self.trained_on}, self.path)
 
     def _parts(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
@@ -171,6 +193,14 @@ class LastState:
                 f"{self.path} belongs to a run of {progress['max_epochs']} epochs; this one has "
                 f"{engine.state.max_epochs}. The learning-rate schedule spans the whole run: set "
                 f"`max_epochs` to {progress['max_epochs']}, or start anew with `resume` false."
+            )
+        kept = state.get("trained_on")
+        if kept and self.trained_on and set(kept) != set(self.trained_on):
+            gone = len(set(kept) - set(self.trained_on))
+            raise ValueError(
+                f"{self.path} belongs to a run on other cases: {gone} of its {len(kept)} are none of the "
+                f"{len(self.trained_on)} to train on now. Set `fold`, `num_folds`, `seed` and "
+                "`dataset_dir` to those of that run, or `ckpt_dir` to a folder of this one's own."
             )
         try:
             for name, item in parts.items():

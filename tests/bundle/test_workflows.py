@@ -21,7 +21,9 @@ from monai.transforms import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.concepts import ConceptTable
+from scripts.data.datalist import training_items
 from scripts.engines import LossTerms
+from scripts.seen_cases import fingerprints
 
 Run = Callable[..., None]
 ORIENTATIONS = {"LPS", "RAS", "PIR", "RPI", "LAS", "SLA"}
@@ -63,14 +65,15 @@ class TestTraining:
         assert {path.name for path in trained.folder.iterdir()} == {"data", "models", "runs"}
         assert {path.name for path in (trained.folder / "models").iterdir()} == {"model.pt", "last.pt"}
 
-    def test_best_model_is_tensors_under_one_key(self, trained: Any) -> None:
+    def test_best_model_is_tensors_under_one_key_and_knows_its_cases(self, trained: Any) -> None:
         content = load(trained.best)
-        assert list(content) == ["model"]
+        assert list(content) == ["model", "trained_on"]
+        assert content["trained_on"] == fingerprints(training_items(trained.data, 0, 2))
         assert all(isinstance(value, torch.Tensor) for value in content["model"].values())
 
     def test_last_state_holds_the_whole_run(self, trained: Any) -> None:
         state = load(trained.last)
-        assert set(state) == {"model", "optimizer", "lr_scheduler", "loss", "best", "trainer"}
+        assert set(state) == {"model", "optimizer", "lr_scheduler", "loss", "best", "trainer", "trained_on"}
         assert state["trainer"]["epoch"] == state["trainer"]["max_epochs"] == 4
         assert state["trainer"]["iteration"] == 4 * 3
         assert state["loss"]["log_variance"].shape == (3,)
@@ -143,6 +146,28 @@ class TestTraining:
         assert not torch.equal(moved["label"], grid)
         assert set(moved["label"].unique().tolist()) <= set(grid.unique().tolist())  # nearest: no value in between
         assert (moved["image"] - moved["label"]).abs().median() < 1
+
+
+class TestAnotherFold:
+    """The training cases of the one are the validation cases of the other."""
+
+    def test_is_not_scored_by_a_model_that_has_seen_it(
+        self, run: Run, failing_run: Callable[..., BaseException], trained: Any, tmp_path: Path
+    ) -> None:
+        options = {**trained.options, "ckpt_path": str(trained.best), "fold": 1}
+        seen = r"model\.pt was trained on 3 of the 3 cases to score, such as 'phantom_"
+        failing_run(ValueError, seen, "evaluating", "train.yaml", "evaluate.yaml", **options)
+        assert not (tmp_path / "runs/metrics").exists()
+        run("evaluating", "train.yaml", "evaluate.yaml", **options, **{"load_weights#unseen": []})
+        assert (tmp_path / "runs/metrics/metrics_per_case.csv").is_file()
+
+    def test_is_not_resumed(self, failing_run: Callable[..., BaseException], trained: Any, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        shutil.copy(trained.last, tmp_path / "models/last.pt")
+        options = {**trained.options, "fold": 1, "resume": True}
+        failing_run(ValueError, "on other cases: 3 of its 3 are none of the 3", "training", "train.yaml", **options)
+        assert (tmp_path / "models/last.pt").read_bytes() == trained.last.read_bytes()
+        assert not (tmp_path / "models/model.pt").exists()
 
 
 class TestReproducibility:
