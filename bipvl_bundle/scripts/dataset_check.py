@@ -19,7 +19,7 @@ from scripts.data.case_check import CaseCheck, CaseReport, Intensity
 from scripts.data.datalist import datalist_sections, load_datalist
 from scripts.data.dataset_table import case_table, class_table, csv_rows, problem_lines
 from scripts.data.dataset_verdict import Finding, Settings, cache_bytes, judge
-from scripts.data.folds import Item, split_folds
+from scripts.data.folds import Item, require_fold, split_folds
 from scripts.data.grid import memory_text
 from scripts.metrics.report import check_output_folder
 from scripts.transforms import CheckCased
@@ -167,8 +167,7 @@ def _plan(parser: ConfigParser) -> tuple[list[Job], Settings]:
     parser.get_parsed_content("prepare_data")  # as a training would
     folder, fold, count, seed = (parser.get_parsed_content(k) for k in ("dataset_dir", "fold", "num_folds", "seed"))
     items = load_datalist(folder, "training", must_exist=False)
-    if not 0 <= fold < count:
-        raise ValueError(f"fold {fold} does not exist; with num_folds {count} expected 0 to {count - 1}.")
+    require_fold(fold, count)
     held_out = [{item["case"] for item in part} for part in split_folds(items, count, seed)]
     fold_of = {case: number for number, part in enumerate(held_out) for case in part}
     jobs: list[Job] = [(item, "training", fold_of.get(item["case"])) for item in items]

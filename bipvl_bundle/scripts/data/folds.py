@@ -22,11 +22,16 @@ def fold_split(items: Sequence[Item], fold: int, num_folds: int, seed: int = 0) 
         ValueError: `fold` is none of 0 .. num_folds - 1, or what `split_folds` raises.
     """
     folds = split_folds(items, num_folds, seed)
-    if not 0 <= fold < num_folds:
-        raise ValueError(f"fold {fold} does not exist; with num_folds {num_folds} expected 0 to {num_folds - 1}.")
+    require_fold(fold, num_folds)
     held_out = {_case(item) for item in folds[fold]}
     training = [item for item in items if _case(item) not in held_out]
     return sorted(training, key=_case), folds[fold]
+
+
+def require_fold(fold: int, num_folds: int) -> None:
+    """Raise a ValueError if there is no such fold."""
+    if not 0 <= fold < num_folds:
+        raise ValueError(f"fold {fold} does not exist; with num_folds {num_folds} expected 0 to {num_folds - 1}.")
 
 
 def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[list[Item]]:

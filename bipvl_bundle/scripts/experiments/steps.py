@@ -14,6 +14,7 @@ from typing import Any
 from monai.bundle import ComponentLocator, ConfigParser
 from monai.utils import ensure_tuple
 
+from scripts.data.folds import require_fold
 from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
 from scripts.experiments.records import code_digest, differences, digest, digest_of, versions, write_json
 
@@ -163,9 +164,7 @@ class Step:
 
 
 def _settings(parser: ConfigParser) -> Identity:
-    fold, count = parser.get_parsed_content("fold"), parser.get_parsed_content("num_folds")
-    if not 0 <= fold < count:
-        raise ValueError(f"fold {fold} does not exist; with num_folds {count} expected 0 to {count - 1}.")
+    require_fold(parser.get_parsed_content("fold"), parser.get_parsed_content("num_folds"))
     content = {key: value for key, value in parser.get().items() if key not in INCIDENTAL}
     content = json.loads(json.dumps(content, default=str))  # as it will be read again
     return {"configuration": content, "words": parser.get_parsed_content("concept_table").digest}
