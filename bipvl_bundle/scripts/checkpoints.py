@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
-from scripts.seen_cases import require_unseen_by_model
+from scripts.data.seen_cases import require_unseen_by_model
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def load_model(
     network: nn.Module,
     path: str | Path,
     device: str | torch.device = "cpu",
-    unseen: Sequence[Mapping[str, Any]] = (),
+    unseen: Sequence[dict[str, Any]] = (),
 ) -> nn.Module:
     """Load the weights of a trained model into a network; a checkpoint that lacks one does not pass.
 

@@ -22,8 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scripts.concepts import ConceptTable
 from scripts.data.datalist import training_items
+from scripts.data.seen_cases import fingerprints
 from scripts.engines import LossTerms
-from scripts.seen_cases import fingerprints
 
 Run = Callable[..., None]
 ORIENTATIONS = {"LPS", "RAS", "PIR", "RPI", "LAS", "SLA"}

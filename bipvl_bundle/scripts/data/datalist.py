@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.data.folds import Item, fold_split
+from scripts.data.folds import Item, fold_split, images_of
 from scripts.data.partition import require_unseen
 
 PathLike = str | os.PathLike[str]
@@ -228,8 +228,7 @@ def _common_case_name(files: list[str]) -> str:
 def _require_files(path: Path, section: str, items: list[Item]) -> None:
     missing = []
     for index, item in enumerate(items):
-        images = item["image"] if isinstance(item["image"], list) else [item["image"]]
-        named = [("image", file) for file in images]
+        named = [("image", file) for file in images_of(item)]
         if "label" in item:
             named.append(("label", item["label"]))
         missing += [(index, item["case"], kind, file) for kind, file in named if not os.path.isfile(file)]
@@ -262,7 +261,7 @@ def _require_distinct_outputs(items: list[Item], datalist: Path) -> list[Item]:
     """Label maps are named after their images, so that two images of one name would share one output."""
     seen: dict[str, str] = {}
     for item in items:
-        image = item["image"][0] if isinstance(item["image"], list) else item["image"]
+        image = images_of(item)[0]
         name = case_name(image)
         if name in seen:
             raise ValueError(

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from monai.utils import ensure_tuple
-
 Item = dict[str, Any]
 
 TRAINING = "training"
@@ -83,7 +81,7 @@ def _require_distinct(by_name: Sequence[Item]) -> None:
 def _require_one_fold_an_image(items: Sequence[Item], fold_of: Mapping[str, int | str]) -> None:
     first: dict[str, Item] = {}
     for item in items:
-        for image in ensure_tuple(item.get("image", ())):
+        for image in images_of(item):
             other = first.setdefault(image, item)
             here, there = fold_of[patient_of(item)], fold_of[patient_of(other)]
             if here != there:
@@ -127,6 +125,11 @@ def shuffle_key(seed: int) -> Callable[[str], str]:
 
 def _case(item: Item) -> str:
     return str(item["case"])
+
+
+def images_of(item: Item) -> list[str]:
+    """The files of a case's image: one, or one a channel."""
+    return list(item["image"]) if isinstance(item["image"], list | tuple) else [item["image"]]
 
 
 def patient_of(item: Item) -> str:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.data.folds import TRAINING, Item, patient_of, shuffle_key, split_folds
+from scripts.data.folds import TRAINING, Item, images_of, patient_of, shuffle_key, split_folds
 
 
 def with_folds(training: Sequence[Item], num_folds: int, seed: int) -> list[Item]:
@@ -93,8 +93,7 @@ def require_unseen(training: Sequence[Item], test: Sequence[Item]) -> None:
     """
 
     def identities(item: Item) -> set[str]:
-        images = item["image"] if isinstance(item["image"], list) else [item["image"]]
-        return {*images, *([f"patient '{item['patient']}'"] if "patient" in item else [])}
+        return {*images_of(item), *([f"patient '{item['patient']}'"] if "patient" in item else [])}
 
     seen = set().union(*map(identities, training))
     shared = sorted(str(item["case"]) for item in test if identities(item) & seen)

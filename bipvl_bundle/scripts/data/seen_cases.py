@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
-from monai.utils import ensure_tuple
+from scripts.data.folds import Item, images_of
 
 
-def fingerprints(items: Sequence[Mapping[str, Any]]) -> list[str]:
+def fingerprints(items: Sequence[Item]) -> list[str]:
     """What tells cases apart: a hash of the case's name and of the sizes of its image files, sorted.
 
     The name alone would not do, as many data sets number their cases from 1. A checkpoint may be passed on, and a
     name may be a patient's.
 
     Args:
-        items: as of `scripts.data.datalist`; without "case" the image's path is the name.
+        items: as of `datalist`; without "case" the image's path is the name.
 
     Raises:
         OSError: an image is absent.
@@ -25,13 +24,13 @@ def fingerprints(items: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(map(fingerprint, items))
 
 
-def fingerprint(item: Mapping[str, Any]) -> str:
+def fingerprint(item: Item) -> str:
     """Of one case; see `fingerprints`."""
-    sizes = [os.path.getsize(path) for path in ensure_tuple(item["image"])]
+    sizes = [os.path.getsize(path) for path in images_of(item)]
     return hashlib.sha256(f"{item.get('case', item['image'])} {sizes}".encode()).hexdigest()[:16]
 
 
-def require_unseen_by_model(trained_on: Collection[str], items: Sequence[Mapping[str, Any]], source: str) -> None:
+def require_unseen_by_model(trained_on: Collection[str], items: Sequence[Item], source: str) -> None:
     """Refuse to score a model on what it was trained on.
 
     Args:
