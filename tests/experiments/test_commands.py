@@ -67,6 +67,16 @@ class TestRunExperiments:
         assert [folder.name for run_id, folder, _ in launch.calls if run_id == "training"] == ["fold1_seed0"]
         assert launch.calls[0][2]["max_epochs"] == 7
 
+    def test_what_was_not_asked_for_is_in_the_table_if_it_has_run(self, go: Callable[..., None], output: Path) -> None:
+        def rows() -> list[str]:
+            lines = (output / "comparison_validation.md").read_text().split("\n\n")[0].splitlines()
+            return [line.split(" | ")[0].strip("| ") for line in lines[2:]]
+
+        go(only="wide")
+        assert rows() == ["Full (reference, 0 of 2 runs)", "wide"]
+        go(only="full")
+        assert rows() == ["Full (reference)", "wide"]
+
     def test_dry_run_lists_and_starts_nothing(
         self, go: Callable[..., None], launch: Any, output: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

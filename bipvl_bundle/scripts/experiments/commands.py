@@ -53,14 +53,15 @@ def run_experiments(
         reference: the experiment that the others are tested against
         jobs: runs at a time
         threads: of each run; by default the cores are shared among the jobs
-        only: names of the experiments to run this time
+        only: names of the experiments to run this time; those of earlier times stay in the comparison
         dry_run: check everything that needs no data, and list what would be run
         options: further options of every experiment, as for monai.bundle, such as --max_epochs 36
     """
     fields = {"experiments": experiments, "output": output, "base": base, "folds": folds, "seeds": seeds}
     fields |= {"evaluate_on": evaluate_on, "evaluation": evaluation, "reference": reference}
     described = load_set(file, **fields, jobs=jobs, threads=threads, options=options or None)
-    runner = Runner(described, only=_chosen(described, only))
+    chosen = _chosen(described, only)
+    runner = Runner(described, only=chosen)
     if dry_run:
         runner.check_without_data()
         for run in runner.runs:
@@ -72,8 +73,9 @@ def run_experiments(
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     markers = [run.steps[-1].marker for run in runner.planned if run.steps[-1].is_done()]
+    wanted = {*chosen, described.reference}  # of the others, those that an earlier call has run
     comparison = Comparison(
-        scored_in(described, markers),
+        [scored for scored in scored_in(described, markers) if scored.runs or scored.name in wanted],
         reference=described.reference,
         evaluate_on=described.evaluate_on,
         failures=failures,
