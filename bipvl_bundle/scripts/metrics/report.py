@@ -66,7 +66,8 @@ class MetricsReport:
     def summary(self) -> list[Row]:
         """One row a class and the mean row: the values of `metrics_summary.csv`.
 
-        The standard deviation is that of a sample (n - 1), NaN for fewer than two values.
+        The standard deviation is that of a sample (n - 1), NaN for fewer than two values. The mean row holds the
+        means of the rows of the classes, of their standard deviations too, and the sums of their counts.
         """
         rows = [self._summarise(name, index) for index, name in enumerate(self.class_names)]
         mean: dict[str, str | int | float | bool] = {"class": MEAN_ROW}
