@@ -19,8 +19,9 @@ from scripts.data.case_check import CaseCheck, CaseReport, Intensity
 from scripts.data.datalist import datalist_sections, load_datalist
 from scripts.data.dataset_table import case_table, class_table, csv_rows, problem_lines
 from scripts.data.dataset_verdict import Finding, Settings, cache_bytes, judge
-from scripts.data.folds import Item, require_fold, split_folds
+from scripts.data.folds import require_fold, split_folds
 from scripts.data.grid import memory_text
+from scripts.data.items import Item
 from scripts.metrics.report import check_output_folder
 from scripts.transforms import CheckCased
 from scripts.whole_file import write_rows

@@ -28,6 +28,8 @@ ORIENTATIONS = ("LPS", "RAS", "PIR", "SLA")
 
 DECATHLON = {"hippocampus": 2, "brain_structures": 15}
 """Data sets in the layout of any of its tasks: one channel, and so many labels from 1 on."""
+CONSECUTIVE = {"amos22": 15, **DECATHLON}
+"""Data sets whose classes are the labels from 1 to so many."""
 PAPERS = ("amos22", "mmwhs_ct", "mmwhs_mr", "msd_brain")
 DATASETS = (*PAPERS, *DECATHLON)
 SPLITS = {"amos22": None, "msd_brain": "2/1/1"}
@@ -173,8 +175,8 @@ def voxels(name: str, label: Array) -> list[int]:
     """Of each class, in the order of the table, counted in the file as it is."""
     if name == "msd_brain":
         return [int(np.isin(label, labels).sum()) for labels in REGIONS.values()]
-    if name == "amos22" or name in DECATHLON:
-        return [int((label == c).sum()) for c in range(1, DECATHLON.get(name, 15) + 1)]
+    if name in CONSECUTIVE:
+        return [int((label == c).sum()) for c in range(1, CONSECUTIVE[name] + 1)]
     values = [[420, 421] if value == "420" else [int(value)] for value in MMWHS_LABELS]
     return [int(np.isin(label, value).sum()) for value in values]
 

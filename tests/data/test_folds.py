@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from scripts.data.folds import Item, fold_split, split_folds
+from scripts.data.folds import fold_split, split_folds
+from scripts.data.items import Item
 
 
 def items(count: int, **extra: object) -> list[Item]:

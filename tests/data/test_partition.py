@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.data.folds import Item
+from scripts.data.items import Item
 from scripts.data.partition import deal, require_apart, require_unseen, with_patients
 
 

@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.data.folds import Item
 from scripts.data.grid import Grid, ras_grid
+from scripts.data.items import Item, files_of
 
 _SAMPLED = 2_000_000  # voxels that percentiles are taken of
 
@@ -98,7 +98,7 @@ class CaseCheck:
     def __call__(self, item: Item, section: str = "training", fold: int | None = None) -> CaseReport:
         """The report of a case; its problems stand in it and are not raised."""
         report = CaseReport(str(item["case"]), section, fold)
-        missing = [f"{kind} {path}: there is no such file" for kind, path in _files(item) if not os.path.isfile(path)]
+        missing = [f"{kind} {path}: there is no such file" for kind, path in files_of(item) if not os.path.isfile(path)]
         if missing:
             return replace(report, problems=missing)
         try:
@@ -155,15 +155,10 @@ class CaseCheck:
         return tuple(int(np.count_nonzero(region)) for region in label) if len(label) == self.num_classes else None
 
 
-def _files(item: Item) -> list[tuple[str, str]]:
-    images = item["image"] if isinstance(item["image"], list) else [item["image"]]
-    return [("image", path) for path in images] + ([("label", item["label"])] if "label" in item else [])
-
-
 def _reasons(item: Item, error: Exception) -> list[str]:
     """Each file that cannot be read, else the first line of what the pipeline says."""
     found = []
-    for kind, path in _files(item):
+    for kind, path in files_of(item):
         try:
             np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]  # typed as any image, even one without voxels
         except Exception as fault:  # of whatever kind: it is the file's

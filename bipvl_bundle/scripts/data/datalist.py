@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.data.folds import Item, fold_split, images_of
+from scripts.data.folds import fold_split
+from scripts.data.items import Item, files_of, images_of
 from scripts.data.partition import require_unseen
 
 PathLike = str | os.PathLike[str]
@@ -228,10 +229,7 @@ def _common_case_name(files: list[str]) -> str:
 def _require_files(path: Path, section: str, items: list[Item]) -> None:
     missing = []
     for index, item in enumerate(items):
-        named = [("image", file) for file in images_of(item)]
-        if "label" in item:
-            named.append(("label", item["label"]))
-        missing += [(index, item["case"], kind, file) for kind, file in named if not os.path.isfile(file)]
+        missing += [(index, item["case"], kind, file) for kind, file in files_of(item) if not os.path.isfile(file)]
     if missing:
         index, case, kind, file = missing[0]
         raise FileNotFoundError(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
-Item = dict[str, Any]
+from scripts.data.items import Item, case_of, images_of, patient_of
 
 TRAINING = "training"
 """Key "fold" of a case that is never held out."""
@@ -21,9 +20,9 @@ def fold_split(items: Sequence[Item], fold: int, num_folds: int, seed: int = 0) 
     """
     folds = split_folds(items, num_folds, seed)
     require_fold(fold, num_folds)
-    held_out = {_case(item) for item in folds[fold]}
-    training = [item for item in items if _case(item) not in held_out]
-    return sorted(training, key=_case), folds[fold]
+    held_out = {case_of(item) for item in folds[fold]}
+    training = [item for item in items if case_of(item) not in held_out]
+    return sorted(training, key=case_of), folds[fold]
 
 
 def require_fold(fold: int, num_folds: int) -> None:
@@ -54,7 +53,7 @@ def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[li
             only some items carry, that are neither "training" nor in 0 .. num_folds - 1, that part a patient,
             or that leave a fold empty or nothing to train on; one image in two folds, under two names.
     """
-    by_name = sorted(items, key=_case)
+    by_name = sorted(items, key=case_of)
     _require_distinct(by_name)
     if num_folds < (1 if any("fold" in item for item in by_name) else 2):
         raise ValueError(f"num_folds is {num_folds}; expected 2 or more, to have cases to validate on.")
@@ -73,9 +72,9 @@ def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[li
 
 def _require_distinct(by_name: Sequence[Item]) -> None:
     for one, other in pairwise(by_name):
-        if _case(one) == _case(other):
+        if case_of(one) == case_of(other):
             folds = f", in the folds {one['fold']!r} and {other.get('fold')!r}" if "fold" in one else ""
-            raise ValueError(f"Case '{_case(one)}' is listed twice{folds}; expected every case once, in one fold.")
+            raise ValueError(f"Case '{case_of(one)}' is listed twice{folds}; expected every case once, in one fold.")
 
 
 def _require_one_fold_an_image(items: Sequence[Item], fold_of: Mapping[str, int | str]) -> None:
@@ -86,9 +85,9 @@ def _require_one_fold_an_image(items: Sequence[Item], fold_of: Mapping[str, int 
             here, there = fold_of[patient_of(item)], fold_of[patient_of(other)]
             if here != there:
                 raise ValueError(
-                    f"Cases '{_case(other)}' and '{_case(item)}' are one image, '{image}', in the folds {there} and "
-                    f"{here}; expected every image in one fold. Remove one of the two, or give both one 'patient' and "
-                    "one fold."
+                    f"Cases '{case_of(other)}' and '{case_of(item)}' are one image, '{image}', in the folds {there} "
+                    f"and {here}; expected every image in one fold. Remove one of the two, or give both one "
+                    "'patient' and one fold."
                 )
 
 
@@ -121,17 +120,3 @@ def _explicit_folds(items: Sequence[Item], num_folds: int) -> dict[str, int | st
 def shuffle_key(seed: int) -> Callable[[str], str]:
     """A sort key that shuffles names: a hash, which no version of a random generator can change."""
     return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
-
-def _case(item: Item) -> str:
-    return str(item["case"])
-
-
-def images_of(item: Item) -> list[str]:
-    """The files of a case's image: one, or one a channel."""
-    return list(item["image"]) if isinstance(item["image"], list | tuple) else [item["image"]]
-
-
-def patient_of(item: Item) -> str:
-    """The patient of a case, the case itself where no other is given."""
-    return str(item.get("patient", item["case"]))

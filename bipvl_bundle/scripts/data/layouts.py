@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.data.datalist import NIFTI_SUFFIXES, load_datalist
-from scripts.data.folds import Item
+from scripts.data.items import Item
 
 LAST_CT_OF_AMOS = 500
 """AMOS22 numbers its 500 CT scans from 1 to 500 and its 100 MR scans from 501 to 600."""

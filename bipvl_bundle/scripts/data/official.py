@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.data.datalist import PathLike, load_datalist
-from scripts.data.folds import TRAINING, Item
+from scripts.data.folds import TRAINING
+from scripts.data.items import Item
 from scripts.data.layouts import OfficialCases, amos22, mmwhs_ct, mmwhs_mr, msd, msd_brain
 from scripts.data.partition import deal, require_apart, with_fixed_split, with_folds, with_patients
 from scripts.whole_file import whole_file

@@ -11,7 +11,8 @@ from typing import Any
 from scripts.concept_checks import PLACEHOLDER, check_names
 from scripts.data.dataset_files import datalist_text, table_text, target_paths, write_together
 from scripts.data.file_matching import MatchedCase, match_files, match_images
-from scripts.data.folds import Item, split_folds
+from scripts.data.folds import split_folds
+from scripts.data.items import Item
 from scripts.data.suggestions import DatasetPlan, overlay_text
 from scripts.data.survey import Survey, survey
 

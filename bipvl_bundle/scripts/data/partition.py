@@ -6,7 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.data.folds import TRAINING, Item, images_of, patient_of, shuffle_key, split_folds
+from scripts.data.folds import TRAINING, shuffle_key, split_folds
+from scripts.data.items import Item, images_of, patient_of
 
 
 def with_folds(training: Sequence[Item], num_folds: int, seed: int) -> list[Item]:

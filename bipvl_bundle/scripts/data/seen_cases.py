@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection, Sequence
 
-from scripts.data.folds import Item, images_of
+from scripts.data.items import Item, case_of, images_of
 
 
 def fingerprints(items: Sequence[Item]) -> list[str]:
@@ -27,7 +27,7 @@ def fingerprints(items: Sequence[Item]) -> list[str]:
 def fingerprint(item: Item) -> str:
     """Of one case; see `fingerprints`."""
     sizes = [os.path.getsize(path) for path in images_of(item)]
-    return hashlib.sha256(f"{item.get('case', item['image'])} {sizes}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{case_of(item)} {sizes}".encode()).hexdigest()[:16]
 
 
 def require_unseen_by_model(trained_on: Collection[str], items: Sequence[Item], source: str) -> None:
@@ -43,7 +43,7 @@ def require_unseen_by_model(trained_on: Collection[str], items: Sequence[Item], 
     """
     if not trained_on:
         return
-    seen = [str(item.get("case", item["image"])) for item in items if fingerprint(item) in trained_on]
+    seen = [case_of(item) for item in items if fingerprint(item) in trained_on]
     if seen:
         raise ValueError(
             f"{source} was trained on {len(seen)} of the {len(items)} cases to score, such as '{seen[0]}': the scores "

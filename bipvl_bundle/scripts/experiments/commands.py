@@ -72,18 +72,23 @@ def run_experiments(
         failures = runner.run()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    write_comparison(described.output, _comparison(runner, chosen), described.evaluate_on)
+    if failures:
+        raise SystemExit(1)
+
+
+def _comparison(runner: Runner, chosen: Sequence[str]) -> Comparison:
+    """Of what was chosen, the reference, and what an earlier call has run."""
+    described = runner.described
     markers = [run.steps[-1].marker for run in runner.planned if run.steps[-1].is_done()]
-    wanted = {*chosen, described.reference}  # of the others, those that an earlier call has run
-    comparison = Comparison(
+    wanted = {*chosen, described.reference}
+    return Comparison(
         [scored for scored in scored_in(described, markers) if scored.runs or scored.name in wanted],
         reference=described.reference,
         evaluate_on=described.evaluate_on,
-        failures=failures,
+        failures=runner.failures,
         remarks=remarks_on(markers),
     )
-    write_comparison(described.output, comparison, described.evaluate_on)
-    if failures:
-        raise SystemExit(1)
 
 
 def _chosen(described: ExperimentSet, only: Sequence[str] | str | None) -> list[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ComponentLocator, ConfigParser
-from monai.utils import ensure_tuple
 
 from scripts.data.folds import require_fold
+from scripts.data.items import Item, case_of, files_of
 from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
 from scripts.experiments.records import code_digest, differences, digest, digest_of, versions, write_json
 
@@ -170,16 +170,13 @@ def _settings(parser: ConfigParser) -> Identity:
     return {"configuration": content, "words": parser.get_parsed_content("concept_table").digest}
 
 
-def _cases(items: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _cases(items: Sequence[Item]) -> dict[str, list[str]]:
     """The files of each case, those within the bundle relative to it: it can be moved together with them."""
-    files = {
-        str(item.get("case", item["image"])): [
-            str(path.relative_to(BUNDLE_ROOT) if path.is_relative_to(BUNDLE_ROOT) else path)
-            for key in ("image", "label", "reference")
-            for path in map(Path, ensure_tuple(item.get(key, ())))
-        ]
-        for item in items
-    }
+
+    def shown(path: Path) -> str:
+        return str(path.relative_to(BUNDLE_ROOT) if path.is_relative_to(BUNDLE_ROOT) else path)
+
+    files = {case_of(item): [shown(Path(path)) for _, path in files_of(item)] for item in items}
     return dict(sorted(files.items()))
 
 
