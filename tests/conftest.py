@@ -8,11 +8,11 @@ import torch
 from monai.networks.nets import SwinUNETR
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from scripts.concepts import ConceptTable
 from scripts.networks.backbones.base import FusableBackbone
 from scripts.networks.backbones.swin_unetr import SwinUNETRBackbone
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.networks.text_encoder import StagedTextEncoder
+from scripts.words.table import ConceptTable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

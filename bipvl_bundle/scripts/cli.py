@@ -16,22 +16,22 @@ import nibabel as nib
 import numpy as np
 
 from scripts.benchmark.command import benchmark
-from scripts.concept_writer import write_concepts
-from scripts.concepts import ConceptTable
-from scripts.config_check import check
-from scripts.data.official import make_datalist
-from scripts.data.own_data import new_dataset
-from scripts.data.phantom import make_phantom
-from scripts.dataset_check import check_data
+from scripts.configuration.check import check
+from scripts.data.check.command import check_data
+from scripts.data.own.new_dataset import new_dataset
+from scripts.data.phantom.dataset import make_phantom
+from scripts.data.public.datalists import make_datalist
 from scripts.dicom.segment import segment_dicom
 from scripts.experiments.commands import run_experiments
 from scripts.experiments.compare import compare_runs
-from scripts.export import export_model
-from scripts.exported import describe_export
-from scripts.plots import comparison_figure
-from scripts.prompts import print_prompt
+from scripts.export.command import export_model
+from scripts.export.network import describe_export
 from scripts.release.bundle import release_bundle
-from scripts.text_encoder_maker import make_text_encoder
+from scripts.report.pictures import comparison_figure
+from scripts.words.encoder_maker import make_text_encoder
+from scripts.words.prompts import print_prompt
+from scripts.words.table import ConceptTable
+from scripts.words.writer import write_concepts
 
 
 def picture(

@@ -18,7 +18,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.epistemic import Epistemic
 
-WORDS = "words of "  # scripts.word_texts.KEY of the bundle
+WORDS = "words of "  # scripts.words.lines.KEY of the bundle
 
 
 def _bundle_app() -> ModuleType:

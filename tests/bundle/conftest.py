@@ -16,7 +16,7 @@ import pytest
 import yaml
 from monai.utils import set_determinism
 
-from scripts.concepts import ConceptTable
+from scripts.words.table import ConceptTable
 
 Options = dict[str, Any]
 EPOCHS = 4

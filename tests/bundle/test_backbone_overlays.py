@@ -11,8 +11,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.concepts import ConceptTable
-from scripts.config_check import check_config
+from scripts.configuration.check import check_config
+from scripts.words.table import ConceptTable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 BACKBONES = ("swin_unetr_small", "swin_unetr_v2", "unet", "unetplusplus", "unetr")

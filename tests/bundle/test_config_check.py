@@ -11,10 +11,10 @@ import monai.bundle
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from scripts import config_check
-from scripts.config_check import check, check_config, check_run, config_sets
+from scripts.configuration import check as config_check
+from scripts.configuration.check import check, check_config, check_run, config_sets
 
-BUNDLE = Path(config_check.__file__).parents[1]
+BUNDLE = Path(config_check.__file__).parents[2]
 
 TRAIN = """
 imports: ["$import sys"]
@@ -32,7 +32,7 @@ train:
 labels: {}
 initialize:
   - "$sys.path.insert(0, str(@bundle_root))"
-  - {_target_: scripts.config_check.check_run, entry: train.yaml}
+  - {_target_: scripts.configuration.check.check_run, entry: train.yaml}
 training: ["$print('trained for', @train#trainer#max_epochs, 'epochs')"]
 run: "%training"
 """

@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import set_determinism
 
-from scripts.concepts import ConceptTable
-from scripts.config_check import check_config, config_sets
+from scripts.configuration.check import check_config, config_sets
+from scripts.words.table import ConceptTable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "bipvl_bundle" / "configs"
@@ -248,7 +248,7 @@ class TestPaperRecipe:
     def test_orientation_comes_before_spacing(self, config: ConfigParser) -> None:
         targets = [transform["_target_"] for transform in config["base_transforms"]]
         assert config["base_transforms#1#axcodes"] == "RAS"
-        assert targets.index("Orientationd") < targets.index("scripts.transforms.SafeSpacingd")
+        assert targets.index("Orientationd") < targets.index("scripts.data.transforms.SafeSpacingd")
 
     def test_patches_are_sampled_by_label(self, config: ConfigParser) -> None:
         crops = [t for t in config["train#random_transforms"] if "RandCropBy" in t["_target_"]]

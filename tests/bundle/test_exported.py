@@ -16,10 +16,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.config_check import check_config
-from scripts.data.phantom import make_phantom
-from scripts.export import ONNX_PACKAGES, export_model
-from scripts.exported import describe_export
+from scripts.configuration.check import check_config
+from scripts.data.phantom.dataset import make_phantom
+from scripts.export.command import ONNX_PACKAGES, export_model
+from scripts.export.network import describe_export
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "bipvl_bundle/configs"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.checkpoints import load_model
+from scripts.training.checkpoints import load_model
 
 SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")
 

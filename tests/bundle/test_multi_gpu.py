@@ -15,8 +15,8 @@ import yaml
 from ignite.engine import Engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.config_check import check_config
-from scripts.engines import LossTerms
+from scripts.configuration.check import check_config
+from scripts.training.engines import LossTerms
 
 Options = dict[str, Any]
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"

@@ -16,10 +16,10 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from numpy.typing import NDArray
 
-from scripts.concepts import ConceptTable
 from scripts.data.datalist import load_datalist, training_items
-from scripts.data.layouts import MMWHS_LABELS
-from scripts.data.official import make_datalist
+from scripts.data.public.datalists import make_datalist
+from scripts.data.public.layouts import MMWHS_LABELS
+from scripts.words.table import ConceptTable
 
 Run = Callable[..., None]
 Array = NDArray[Any]

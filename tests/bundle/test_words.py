@@ -13,8 +13,8 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.concepts import ConceptTable, load_concepts
-from scripts.config_check import check_config
+from scripts.configuration.check import check_config
+from scripts.words.table import ConceptTable, load_concepts
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 TEXTS = ("text_clinicalbert", "text_biobert", "text_pubmedbert")
@@ -154,8 +154,8 @@ def test_the_warning_stands_among_the_logs_of_the_bundle() -> None:
     code = (
         "import logging.config, types;"
         "logging.config.fileConfig('configs/logging.conf', disable_existing_loggers=False);"
-        "from scripts.training_words import check_training_words as check;"
+        "from scripts.training.words import check_training_words as check;"
         "check(types.SimpleNamespace(concepts=types.SimpleNamespace(reviewed=False, source='organs.yaml')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True, text=True, check=True)
-    assert "WARNING scripts.training_words: UNREVIEWED WORDS: this training learns from organs.yaml" in done.stdout
+    assert "WARNING scripts.training.words: UNREVIEWED WORDS: this training learns from organs.yaml" in done.stdout

@@ -20,10 +20,10 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.concepts import ConceptTable
 from scripts.data.datalist import training_items
-from scripts.data.seen_cases import fingerprints
-from scripts.engines import LossTerms
+from scripts.training.engines import LossTerms
+from scripts.training.seen_cases import fingerprints
+from scripts.words.table import ConceptTable
 
 Run = Callable[..., None]
 ORIENTATIONS = {"LPS", "RAS", "PIR", "RPI", "LAS", "SLA"}

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scripts.concept_codes import ClassCode
-from scripts.concepts import ConceptTable
 from scripts.dicom.segmentation import make_segmentation
 from scripts.dicom.series import Series, read_series
+from scripts.words.codes import ClassCode
+from scripts.words.table import ConceptTable
 
 highdicom = pytest.importorskip("highdicom", reason="DICOM is optional: pip install pydicom highdicom")
 codes = pytest.importorskip("pydicom.sr.codedict", reason="DICOM is optional: pip install pydicom highdicom").codes

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.config_check import check_config
+from scripts.configuration.check import check_config
 from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet
 from scripts.experiments.loading import load_set, parse_set
 from scripts.experiments.steps import plan_runs

@@ -22,7 +22,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.data.phantom import draw_case
+from scripts.data.phantom.dataset import draw_case
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"roi_size": [64, 32, 32], "spacing": [8.0, 8.0, 8.0]}

@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.concepts import ConceptTable
+from scripts.words.table import ConceptTable
 
 pytestmark = pytest.mark.monailabel
 

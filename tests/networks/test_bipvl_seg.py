@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scripts.concepts import ConceptTable
 from scripts.losses.total import BiPVLLoss
 from scripts.networks.outputs import BiPVLOutput
+from scripts.words.table import ConceptTable
 
 
 def target_for(image, channels, exclusive=True):

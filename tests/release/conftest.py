@@ -9,10 +9,10 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.concepts import ConceptTable
 from scripts.release.bundle import release_bundle
 from scripts.release.figures import RECORD, SCORES, Figures
 from scripts.release.weights import digest_of
+from scripts.words.table import ConceptTable
 
 HEAD = "case,class,dice,hd95_mm,nsd,missed,spurious,voxels_reference,voxels_prediction\n"
 Describe = Callable[..., Path]

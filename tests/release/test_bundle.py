@@ -17,10 +17,10 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
 
 import scripts.release.bundle
-from scripts.checkpoints import load_model
-from scripts.config_check import check_config
-from scripts.data.phantom import make_phantom
+from scripts.configuration.check import check_config
+from scripts.data.phantom.dataset import make_phantom
 from scripts.release.bundle import release_bundle
+from scripts.training.checkpoints import load_model
 
 Describe = Callable[..., Path]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, BertConfig
 
-from scripts.concept_sentences import deal_words
-from scripts.concepts import ConceptTable
+from scripts.words.sentences import deal_words
+from scripts.words.table import ConceptTable
 
 BUNDLE = Path(__file__).resolve().parents[2]
 

@@ -153,7 +153,7 @@ def _datalist_path(dataset_dir: PathLike) -> Path:
     advice = (
         "Expected a folder in the Medical Segmentation Decathlon's layout: dataset.json, imagesTr/ and "
         "labelsTr/. Download or link the data set there, or set `dataset_dir` to where it is; the phantom "
-        "data set is made by `scripts.data.phantom.ensure_phantom`."
+        "data set is made by `scripts.data.phantom.dataset.ensure_phantom`."
     )
     if not source.is_dir():
         raise FileNotFoundError(f"There is no data set folder '{source}'. {advice}")

@@ -14,10 +14,10 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from scripts.concepts import ConceptTable
 from scripts.dicom.optional import nibabel, require_dicom
 from scripts.dicom.segmentation import make_segmentation
 from scripts.dicom.series import Series, read_series
+from scripts.words.table import ConceptTable
 
 __all__ = ["segment_dicom"]
 

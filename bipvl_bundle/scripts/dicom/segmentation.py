@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.concept_codes import ClassCode
 from scripts.dicom.optional import codes, highdicom, pydicom, require_dicom
 from scripts.dicom.series import Series
+from scripts.words.codes import ClassCode
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scripts.experiments.comparison import Scored, read_scores
+from scripts.experiments.comparison_table import Comparison
 from scripts.experiments.description import SPLITS, ExperimentSet
 from scripts.experiments.steps import MARKER
-from scripts.metrics.comparison import Scored, read_scores
-from scripts.metrics.comparison_table import Comparison
 from scripts.whole_file import whole_file, write_rows
 
 PER_CASE = "metrics_per_case.csv"

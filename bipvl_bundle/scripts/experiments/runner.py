@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from scripts.config_check import check_config
+from scripts.configuration.check import check_config
 from scripts.experiments.description import ExperimentSet
 from scripts.experiments.failure import read_failure
 from scripts.experiments.process import Processes, termination_as_interrupt

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from scripts.concepts import ConceptTable
 from scripts.networks.backbones.base import FusableBackbone
 from scripts.networks.bifusion import TOKEN_BUDGET, BiFusion
 from scripts.networks.class_embedding import AlignmentProjection, ClassEmbeddingHead
 from scripts.networks.outputs import BiPVLOutput
 from scripts.networks.packing import PackedSentences
-from scripts.networks.reading import STAGES, Reading, block_name, fuses_all_tokens
+from scripts.networks.reading import STAGES, Reading, TextPath, block_name
 from scripts.networks.text_encoder import StagedTextEncoder
+from scripts.words.table import ConceptTable
 
 
 class BiPVLSeg(nn.Module):
@@ -164,12 +165,13 @@ class BiPVLSeg(nn.Module):
         """Segment a batch of images (B x in_channels x H x W x D)."""
         if isinstance(image, MetaTensor):
             image = image.as_tensor()
-        reading = Reading(self, batch=image.shape[0])
+        reading = Reading(self.text_path, batch=image.shape[0], to_the_end=self.training)
         logits = self.backbone(image, reading.fuse)
         if not self.training:
             return logits
         class_map = self.class_embedding(reading.features)
-        vision, concepts = self.projection(class_map[:, int(self.exclusive) :], reading.concepts())
+        concepts = rearrange(reading.cls_states(), "b (n k) c -> b n k c", n=len(self.concepts.classes))
+        vision, concepts = self.projection(class_map[:, int(self.exclusive) :], concepts)
         return BiPVLOutput(logits, class_map, vision, concepts, self.same_sentence)
 
     def train(self, mode: bool = True) -> BiPVLSeg:
@@ -192,14 +194,22 @@ class BiPVLSeg(nn.Module):
         return self._kept_text[1]
 
     @property
-    def stages_alone(self) -> int:
-        """How many text stages no image touches: those up to the first fusion."""
-        return min(self.fused_stages, default=len(STAGES))
+    def text_path(self) -> TextPath:
+        """What a ``Reading`` of this network's words goes through."""
+        return TextPath(
+            encoder=self.text_encoder,
+            sentences=self.sentences,
+            fusions=self.fusions,
+            fused_stages=self.fused_stages,
+            fuse_all_tokens=self.fuse_all_tokens,
+            read_alone=self.read_alone,
+        )
 
     def _compute_alone(self) -> Tensor:
+        path = self.text_path
         hidden = self.text_encoder.embed(self.sentences)
-        for stage in range(1, self.stages_alone + 1):
-            cls_only = stage == STAGES[-1] and not fuses_all_tokens(self, stage)
+        for stage in range(1, path.stages_alone + 1):
+            cls_only = stage == STAGES[-1] and not path.fuses_all_tokens(stage)
             hidden = self.text_encoder.run_stage(stage, hidden, self.sentences, cls_only=cls_only)
         return hidden
 
@@ -208,7 +218,7 @@ class BiPVLSeg(nn.Module):
 
         Changes through ``weight.data`` do not: after them, call ``train()`` or ``set_concepts``.
         """
-        read = [self.text_encoder.embeddings, *self.text_encoder.stages[: self.stages_alone]]
+        read = [self.text_encoder.embeddings, *self.text_encoder.stages[: self.text_path.stages_alone]]
         weights = [weight for module in read for weight in module.parameters()]
         versions = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
         device = self.same_sentence.device

@@ -2,73 +2,97 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
-from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from scripts.networks.bipvl_seg import BiPVLSeg
+from scripts.networks.bifusion import BiFusion
+from scripts.networks.packing import PackedSentences
+from scripts.networks.text_encoder import StagedTextEncoder
 
 STAGES = (1, 2, 3, 4)
+
+
+@dataclass
+class TextPath:
+    """What the text of a network goes through: its sentences, the encoder's stages, the BiFusion blocks.
+
+    Attributes:
+        encoder: the staged BERT.
+        sentences: the packed sentences.
+        fusions: a BiFusion block for each fused stage, named by ``block_name``.
+        fused_stages: the stages after which text and image meet.
+        fuse_all_tokens: whether BiFusion sees every token, not one [CLS] state a sentence.
+        read_alone: gives the text up to the first fusion, packed, which no image has touched.  # 1 x T x D
+    """
+
+    encoder: StagedTextEncoder
+    sentences: PackedSentences
+    fusions: nn.ModuleDict
+    fused_stages: Sequence[int]
+    fuse_all_tokens: bool
+    read_alone: Callable[[], Tensor]
+
+    @property
+    def stages_alone(self) -> int:
+        """How many text stages no image touches: those up to the first fusion."""
+        return min(self.fused_stages, default=len(STAGES))
+
+    def fuses_all_tokens(self, stage: int) -> bool:
+        """Whether a BiFusion block reads every token that a text stage gives, not the [CLS] states alone."""
+        return self.fuse_all_tokens and stage in self.fused_stages
 
 
 class Reading:
     """One forward pass of the text: read as far as a fusion needs it, fused, read on.
 
     Args:
-        network: whose text encoder, words and BiFusion blocks are used.
+        text: what is read, and by what.
         batch: B, images in the batch; each has a copy of the sentences from the first fusion on.
+        to_the_end: whether the states after the last stage are asked for, as in training; else the text is read
+            no further than the last fusion.
 
     Attributes:
         features: V_n of the last stage that was passed, fused where it is.  # B x C_n x h x w x d
     """
 
-    def __init__(self, network: BiPVLSeg, batch: int) -> None:
-        self.network = network
+    def __init__(self, text: TextPath, batch: int, *, to_the_end: bool) -> None:
+        self.text = text
         self.batch = batch
         self.stage = 0  # how far the text is read
-        self.last = STAGES[-1] if network.training else max(network.fused_stages, default=0)  # to be read at all
+        self.last = STAGES[-1] if to_the_end else max(text.fused_stages, default=0)  # to be read at all
         self.hidden: Tensor | None = None  # B x T x D, packed
         self.features: Tensor | None = None
 
     def fuse(self, stage: int, features: Tensor) -> Tensor:
         """Read on to the end of a stage that has a fusion, then fuse; other stages pass."""
         self.features = features
-        if stage in self.network.fused_stages:
-            hidden, sentences = self._read_to(stage), self.network.sentences
-            fusion = self.network.fusions[block_name(stage)]
-            if self.network.fuse_all_tokens:
+        if stage in self.text.fused_stages:
+            hidden, sentences = self._read_to(stage), self.text.sentences
+            fusion = cast(BiFusion, self.text.fusions[block_name(stage)])
+            if self.text.fuse_all_tokens:
                 self.hidden, self.features = fusion(hidden, features)
             else:
-                text, self.features = fusion(sentences.cls(hidden), features)
-                self.hidden = sentences.replace_cls(hidden, text)
+                cls, self.features = fusion(sentences.cls(hidden), features)
+                self.hidden = sentences.replace_cls(hidden, cls)
         return self.features
 
-    def concepts(self) -> Tensor:
-        """The [CLS] states after the last text stage, in training: B x N x K x D."""
-        states = self.network.sentences.cls(self._read_to(STAGES[-1]))
-        return rearrange(states, "b (n k) c -> b n k c", n=len(self.network.concepts.classes))
+    def cls_states(self) -> Tensor:
+        """The [CLS] state of every sentence after the last text stage, B x S x D."""
+        return self.text.sentences.cls(self._read_to(STAGES[-1]))
 
     def _read_to(self, stage: int) -> Tensor:
-        network = self.network
+        text = self.text
         if self.hidden is None:
-            self.hidden = network.read_alone().repeat(self.batch, 1, 1)
-            self.stage = network.stages_alone
+            self.hidden = text.read_alone().repeat(self.batch, 1, 1)
+            self.stage = text.stages_alone
         while self.stage < stage:
             self.stage += 1
-            self.hidden = network.text_encoder.run_stage(
-                self.stage, self.hidden, network.sentences, cls_only=self._reads_only_cls(self.stage)
-            )
+            cls_only = self.stage == self.last and not text.fuses_all_tokens(self.stage)
+            self.hidden = text.encoder.run_stage(self.stage, self.hidden, text.sentences, cls_only=cls_only)
         return self.hidden
-
-    def _reads_only_cls(self, stage: int) -> bool:
-        return stage == self.last and not fuses_all_tokens(self.network, stage)
-
-
-def fuses_all_tokens(network: BiPVLSeg, stage: int) -> bool:
-    """Whether a BiFusion block reads every token that a text stage gives, not the [CLS] states alone."""
-    return network.fuse_all_tokens and stage in network.fused_stages
 
 
 def block_name(stage: int) -> str:

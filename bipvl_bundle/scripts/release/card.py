@@ -11,9 +11,9 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.concepts import ConceptTable
 from scripts.release.description import Release
 from scripts.release.figures import METRICS, Figures
+from scripts.words.table import ConceptTable
 
 TEMPLATE = Path(__file__).with_name("card.md")
 SPLITS = {"test": "test cases that nothing was chosen on", "validation": "validation cases, on which it was chosen"}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.metrics.comparison import Scored, Summary, read_scores, summarise
+from scripts.experiments.comparison import Scored, Summary, read_scores, summarise
 from scripts.release.weights import digest_of
 
 RECORD = "figures.json"

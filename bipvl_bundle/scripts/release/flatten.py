@@ -11,8 +11,8 @@ import yaml
 from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.utils import merge_kv
 
-from scripts.config_check import check_config
-from scripts.config_lint import lint
+from scripts.configuration.check import check_config
+from scripts.configuration.lint import lint
 from scripts.release.description import BUNDLE_ROOT, Release
 
 ENTRIES = ("train.yaml", "inference.yaml")

@@ -7,9 +7,9 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from scripts.concepts import ConceptTable
 from scripts.release.description import BUNDLE_ROOT, Release
 from scripts.release.figures import Figures
+from scripts.words.table import ConceptTable
 
 
 def metadata(release: Release, parser: ConfigParser, table: ConceptTable, figures: Figures) -> dict[str, Any]:

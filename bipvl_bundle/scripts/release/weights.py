@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scripts.checkpoints import save_atomically
+from scripts.training.checkpoints import save_atomically
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

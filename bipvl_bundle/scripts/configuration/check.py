@@ -1,0 +1,260 @@
+"""Find the misspelt key, the absent class and the dangling reference of a config set before a run does.
+
+``python -m scripts.configuration.check --config_file "['configs/train.yaml','configs/dataset_x.yaml']" --lr 1.0e-3``
+
+The first file is the base and stands alone; the rest, and the options, may only change what it has.
+monai.bundle accepts an unknown key without a word, so that a misspelt option leaves its default in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MACRO_KEY, MERGE_KEY, merge_kv
+from monai.utils import ensure_tuple
+
+from scripts.configuration.lint import lint, nearest_id, shown_id, walk_ids
+
+__all__ = ["check", "check_config", "check_run", "config_sets"]
+
+logger = logging.getLogger(__name__)
+
+SIBLINGS = {"train": "inference", "inference": "train"}
+OVERRIDES = "the command line"
+CAPITALS = {"true": "True", "false": "False", "null": "None", "none": "None"}
+"""How the command line is told what YAML writes small; as it is it would be a text, and a text counts as true."""
+
+
+def check(config_file: str | Sequence[str], meta_file: str | None = None, **overrides: Any) -> None:
+    """Print the problems of a config set and leave with status 1 if there is one: see `check_config`."""
+    problems = check_config(config_file, meta_file, **overrides)
+    for problem in problems:
+        print(problem)
+    print(f"{', '.join(map(str, ensure_tuple(config_file)))}: {len(problems) or 'no'} problem(s)")
+    if problems:
+        raise SystemExit(1)
+
+
+def check_config(config_file: str | Sequence[str], meta_file: str | Path | None = None, **overrides: Any) -> list[str]:
+    """List what is wrong with a base file, its overlays and the options on top; nothing is instantiated.
+
+    - A key of an overlay or an option must exist in the base, in an earlier overlay, or in the base's sibling
+      (`train.yaml` and `inference.yaml` of one folder); else the nearest known key is named. Free are
+      ``+key``, keys that something else refers to, names that are no identifiers, whatever is put where the
+      base has an empty mapping, and the arguments of a component: the signature of its target judges those.
+    - A switch or a number is not replaced by the text "true", "false" or "null", as the command line gives it.
+    - Every ``_target_`` imports and its arguments bind; every ``@`` reference resolves.
+
+    Args:
+        config_file: as for ``monai.bundle run``: one path or a list of paths.
+        meta_file: for references into ``_meta_``; by default `metadata.json` beside the base, if any.
+        overrides: options as for ``monai.bundle run``.
+
+    Raises:
+        FileNotFoundError: a file of the set does not exist.
+    """
+    files = [Path(path) for path in ensure_tuple(config_file)]
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"cannot find the config file {path}: expected a YAML or JSON file; check the path")
+    sources = [(str(path), ConfigParser.load_config_file(path)) for path in files] + [(OVERRIDES, overrides)]
+    parser = ConfigParser(ConfigParser.load_config_files(str(files[0])))
+    sibling = _sibling(files[0])
+    findings = [found for source, pairs in sources[1:] for found in _merge(source, pairs, parser, sibling)]
+    used = _used_ids(parser.get())
+    problems = [text for id, text in findings if not _is_used(id, used)]
+    base = ConfigParser(ConfigParser.load_config_files(str(files[0])))
+    problems += [f"{_origin(id, sources)}: {text}" for id, text in _texts_for_switches(parser.get(), [base, sibling])]
+    meta = Path(meta_file) if meta_file else files[0].parent / "metadata.json"
+    if meta.is_file():
+        parser.read_meta(str(meta))
+    return problems + [f"{_origin(id, sources)}: {text}" for id, text in lint(parser)]
+
+
+def check_run(entry: str = "train.yaml") -> None:
+    """Stop a run of monai.bundle whose merged configuration has a key that the entry file does not know, or "false".
+
+    To be the second step of ``initialize``, after the bundle root has joined ``sys.path``. monai.bundle hands
+    its configuration to no expression and no component, so it is read from the workflow that is calling. What
+    is judged is the result of the merge: overlays, options, `args_file`, ``ConfigWorkflow(**override)``.
+    Arguments of components are left to their constructors. Outside a workflow, or without the entry file,
+    there is nothing to judge by: nothing happens, or a warning is logged.
+
+    Args:
+        entry: name of the file in which this call stands, beside the first config file of the run.
+
+    Raises:
+        ValueError: there is an unknown key; the nearest known key is named. Or the command line has given a text,
+            such as "false", for a switch.
+    """
+    workflow = _calling_workflow()
+    if workflow is None:
+        return
+    path = workflow.config_root_path / entry
+    if not path.is_file():
+        logger.warning("The keys of this run are not checked: there is no %s. Let `entry` name its file.", path)
+        return
+    known = [ConfigParser(ConfigParser.load_config_files(str(path))), _sibling(path)]
+    merged = workflow.parser.get()
+    tracking: Any = DEFAULT_MLFLOW_SETTINGS["configs"]  # monai puts these in when it is to track an experiment
+    used = _used_ids(merged) | set(tracking) | {workflow.run_id, workflow.init_id, workflow.final_id}
+    new = [id for key, value in merged.items() for id in _new_ids(str(key), value, _lookup(str(key), known))]
+    new = [id for id in new if not _is_used(id, used)]
+    if new:
+        known.append(workflow.parser)  # an overlay may have brought keys of its own, rightly
+        unknown = ", ".join(f"'{shown_id(id)}' (nearest: '{nearest_id(id, known)}')" for id in new)
+        raise ValueError(
+            f"unknown key {unknown} in an overlay file or on the command line: {entry} has no such key and "
+            "nothing reads it, so it would change nothing. Correct it; `python -m scripts.configuration.check` with "
+            "the same files and options says where it stands"
+        )
+    texts = [text for _, text in _texts_for_switches(merged, known)]
+    if texts:
+        raise ValueError("; ".join(texts))
+
+
+def config_sets(
+    config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "baseline_", "text_")
+) -> list[list[str]]:
+    """The sets to check: either entry file alone, then each overlay alone on its base.
+
+    Ablations fit `inference.yaml` too unless one of their ``a#b`` keys reaches into a section that it lacks, such as
+    the loss.
+
+    Args:
+        config_dir: the bundle's `configs`.
+        both: how the names of those overlays begin that fit `inference.yaml` as well as `train.yaml`.
+    """
+    folder = Path(config_dir)
+    entries = [path for path in (folder / "train.yaml", folder / "inference.yaml") if path.is_file()]
+    overlays = [path for path in sorted(folder.glob("*.yaml")) if path not in entries]
+
+    def fits(base: Path, overlay: Path) -> bool:
+        ablates = overlay.name.startswith("ablation_") and _reaches_only_into(base, overlay)
+        return base.stem == "train" or overlay.name.startswith(tuple(both)) or ablates
+
+    pairs = [(base, overlay) for overlay in overlays for base in entries if fits(base, overlay)]
+    return [[str(base)] for base in entries] + [[str(base), str(overlay)] for base, overlay in pairs]
+
+
+def _reaches_only_into(base: Path, overlay: Path) -> bool:
+    """Whether each ``a#b`` key of the overlay starts in a section of the base."""
+    keys = [ReferenceResolver.normalize_id(key) for key in ConfigParser.load_config_file(overlay)]
+    deep = [ReferenceResolver.split_id(key)[0] for key in keys if ReferenceResolver.sep in key]
+    return set(deep) <= set(ConfigParser.load_config_file(base))
+
+
+def _sibling(entry: Path) -> ConfigParser:
+    path = entry.with_stem(SIBLINGS.get(entry.stem, entry.stem))
+    return ConfigParser(ConfigParser.load_config_files(str(path)) if path.is_file() and path != entry else {})
+
+
+def _texts_for_switches(config: Any, known: Sequence[ConfigParser]) -> Iterator[tuple[str, str]]:
+    """Ids at which "false", "true" or "null" is a text while the known content is none, with what to write."""
+    for id, value in walk_ids(config):
+        meant = CAPITALS.get(value) if isinstance(value, str) else None
+        old = _lookup(id, known) if meant else []
+        if old and not any(isinstance(content, str) for content in old):
+            hint = "None only in an overlay, as null" if meant == "None" else f"on the command line write {meant}"
+            yield id, f"'{shown_id(id)}' is the text '{value}', which would count as true; {hint}"
+
+
+def _lookup(id: str, known: Iterable[ConfigParser]) -> list[Any]:
+    return [parser[id] for parser in known if id in parser]
+
+
+def _new_ids(id: str, value: Any, old: Sequence[Any]) -> Iterator[str]:
+    """Ids in `value`, to be put at `id`, that no content in `old` has there: the outermost of each branch."""
+    if not old:
+        if not id.startswith("_"):
+            yield id
+        return
+    sections = [content for content in old if isinstance(content, dict) and content]
+    if not isinstance(value, dict) or not sections:
+        return
+    if value.get("_target_") not in [section.get("_target_") for section in sections]:
+        return
+    for key, content in value.items():
+        deeper = [section[key] for section in sections if key in section]
+        if deeper or ("_target_" not in value and str(key).isidentifier()):
+            yield from _new_ids(f"{id}{ReferenceResolver.sep}{key}", content, deeper)
+
+
+def _merge(
+    source: str, pairs: Mapping[str, Any], parser: ConfigParser, sibling: ConfigParser
+) -> Iterator[tuple[str, str]]:
+    """Put `pairs` into `parser` as monai does; what is wrong, after its id where a reference excuses it."""
+    known = [parser, sibling]
+    for key, value in pairs.items():
+        extends = source is not OVERRIDES and key.startswith(MERGE_KEY)
+        id = ReferenceResolver.normalize_id(key[1:] if extends else key)
+        free = extends or _is_argument(id, parser)
+        found = []
+        for new in [] if free else _new_ids(id, value, _lookup(id, known)):
+            hint = f"the nearest known key is '{nearest_id(new, known)}'"
+            found.append((new, f"{source}: unknown key '{shown_id(new)}', which nothing reads; {hint}"))
+        if not extends and _loses_target(value, parser.get(id)):
+            hint = f"to change one argument write '{shown_id(id)}#{next(iter(value), 'argument')}'"
+            text = f"'{shown_id(id)}' replaces a component by a mapping without `_target_`; {hint}"
+            found.append(("", f"{source}: {text}"))
+        try:
+            merge_kv(parser, key, value) if extends else parser.update({id: value})
+        except (KeyError, IndexError, ValueError) as error:
+            hint = f"the nearest known key is '{nearest_id(id, known)}'"
+            found = [("", f"{source}: '{shown_id(id)}' has no place in the base ({error}); {hint}")]
+        yield from found
+
+
+def _is_argument(id: str, parser: ConfigParser) -> bool:
+    """Whether `id` is directly in a component: the signature of its target will tell."""
+    parent, _ = ReferenceResolver.split_id(id, last=True)
+    return bool(parent) and ConfigComponent.is_instantiable(parser.get(parent))
+
+
+def _loses_target(value: Any, old: Any) -> bool:
+    return ConfigComponent.is_instantiable(old) and isinstance(value, dict) and "_target_" not in value
+
+
+def _origin(id: str, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """The last of the sources that sets `id` or something that contains it."""
+    for source, pairs in reversed(sources):
+        keys = (ReferenceResolver.normalize_id(key.lstrip(MERGE_KEY)) for key in pairs)
+        if any(id == key or id.startswith(key + ReferenceResolver.sep) for key in keys):
+            return source
+    return sources[0][0]
+
+
+def _used_ids(config: Any) -> set[str]:
+    """All ids that a reference or a macro of `config` names, and those of import statements."""
+    used: set[str] = set()
+    for id, value in walk_ids(config):
+        if isinstance(value, str):
+            with suppress(ValueError):  # a relative id beyond the root: the linter tells of it
+                value = ConfigParser.resolve_relative_ids(id, value)
+            used.update(ReferenceResolver.match_refs_pattern(value))
+            if ConfigExpression.is_import_statement(value):
+                used.add(id)
+            if value.startswith(MACRO_KEY):
+                used.add(value[len(MACRO_KEY) :])
+    return used - {""}
+
+
+def _is_used(id: str, used: set[str]) -> bool:
+    return any(name == id or name.startswith(id + ReferenceResolver.sep) for name in used)
+
+
+def _calling_workflow() -> ConfigWorkflow | None:
+    owners = (frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None))
+    return next((owner for owner in owners if isinstance(owner, ConfigWorkflow)), None)
+
+
+if __name__ == "__main__":
+    import fire
+
+    fire.Fire(check)

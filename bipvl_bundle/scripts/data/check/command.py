@@ -1,0 +1,223 @@
+"""Open every file of a data set and hold it against its configuration, before any training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.transforms import CropForegroundd, ScaleIntensityRanged
+from monai.utils import ensure_tuple
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from scripts.configuration.check import check_config
+from scripts.data.check.case import CaseCheck, CaseReport, Intensity
+from scripts.data.check.table import case_table, class_table, csv_rows, problem_lines
+from scripts.data.check.verdict import Finding, Settings, cache_bytes, judge
+from scripts.data.datalist import datalist_sections, load_datalist
+from scripts.data.folds import require_fold, split_folds
+from scripts.data.grid import memory_text
+from scripts.data.items import Item
+from scripts.data.transforms import CheckCased
+from scripts.metrics.report import check_output_folder
+from scripts.whole_file import write_rows
+from scripts.words.checks import read_yaml
+
+SECTIONS = ("training", "test")
+
+Job = tuple[Item, str, int | None]
+
+
+def check_data(
+    config_file: str | Sequence[str],
+    meta_file: str | None = None,
+    *,
+    output: str | None = None,
+    overwrite: bool = False,
+    workers: int = 2,
+    max_rows: int = 60,
+    progress: bool = True,
+    **overrides: Any,
+) -> None:
+    """Check a data set against its overlay: every file is opened; at the end stands yes, or no with reasons.
+
+    Looks at shapes, affines, spacing, label values, the voxels of each class, NaN, and the values against the
+    intensity window; at the folds and the memory that caching takes. A case that is bad is a row of the table.
+    With a "no" the exit status is 1.
+
+    Args:
+        config_file: train.yaml and the overlays of the training, as for `check`.
+        meta_file: as for `check`.
+        output: a CSV file to write, one row a case, with the voxels of every class.
+        overwrite: whether `output` may be there already.
+        workers: processes that read; 0 reads in this one.
+        max_rows: cases to print, bad ones first if there are more.
+        progress: show a progress bar.
+        overrides: options as for `monai.bundle run`.
+
+    Raises:
+        ValueError: the configuration has problems or is not that of a training, the datalist is malformed, or
+            the folds are.
+        FileNotFoundError: a config file, the datalist or the concept table is absent.
+        OSError: `output` is there already, or its folder cannot be written.
+    """
+    if output:
+        _check_output(Path(output), overwrite)
+    problems = check_config(config_file, meta_file, **overrides)
+    if problems:
+        raise ValueError("The configuration has problems, and no file was opened:\n" + "\n".join(problems))
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in ensure_tuple(config_file)])
+    parser.update(overrides)
+    words = _unfinished_words(parser)
+    check = _case_check(parser)
+    jobs, settings = _plan(parser)
+    reports = list(tqdm(_reports(jobs, check, workers), "Checking", len(jobs), unit="case", disable=not progress))
+    if output:
+        write_rows(Path(output), csv_rows(reports, settings.class_names))
+    findings = [*words, *_shared_cases(jobs), *judge(reports, settings)]
+    _tell(reports, settings, findings, max_rows)
+    if any(finding.fatal for finding in findings):
+        raise SystemExit(1)
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"'{path}' is there already; take another name, or give --overwrite.")
+    check_output_folder(path.absolute().parent)
+
+
+class _Cases(Dataset[CaseReport]):
+    """The reports, made when they are asked for, in whatever process that is."""
+
+    def __init__(self, jobs: Sequence[Job], check: CaseCheck) -> None:
+        self.jobs = jobs
+        self.check = check
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> CaseReport:
+        return self.check(*self.jobs[index])
+
+
+def _reports(jobs: Sequence[Job], check: CaseCheck, workers: int) -> Iterator[CaseReport]:
+    loader = DataLoader(_Cases(jobs, check), batch_size=None, num_workers=workers, collate_fn=_unchanged)
+    try:
+        yield from loader
+    except RuntimeError as error:  # a process that was killed takes the name of its case with it
+        raise RuntimeError(
+            f"A reading process ended before its time ({error}). The machine may be out of memory; run again with "
+            "--workers 0, which reads one case at a time."
+        ) from error
+
+
+def _unchanged(report: Any) -> Any:
+    return report
+
+
+def _unfinished_words(parser: ConfigParser) -> list[Finding]:
+    """That the concept table cannot be used yet, its class names being put in place; nothing if it can."""
+    try:
+        parser.get_parsed_content("class_names")
+        return []
+    except Exception as error:  # monai wraps whatever the table raises
+        reason = _root(error)
+        if not isinstance(reason, ValueError):
+            raise reason from error
+        content = read_yaml(Path(parser.get_parsed_content("concepts_file")))
+        try:
+            names = [str(entry["name"]) for entry in content["classes"]]
+        except (KeyError, TypeError):
+            raise reason from error
+    parser.update({"class_names": names})
+    return [Finding(True, str(reason))]
+
+
+def _root(error: BaseException) -> BaseException:
+    """The reason behind the exceptions that monai.bundle wraps around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _case_check(parser: ConfigParser) -> CaseCheck:
+    transforms = parser.get_parsed_content("preprocessing_transforms")
+    position = next((i for i, t in enumerate(transforms) if isinstance(t, CheckCased)), None)
+    if position is None:
+        raise ValueError(
+            "preprocessing_transforms hold no scripts.data.transforms.CheckCased; put it after the loading."
+        )
+    scalers = [t.scaler for t in transforms[position:] if isinstance(t, ScaleIntensityRanged)]
+    crop = any(isinstance(t, CropForegroundd) for t in transforms[position:])
+    return CaseCheck(
+        load=transforms[:position],
+        check=transforms[position].problems,
+        spacing=parser.get_parsed_content("spacing"),
+        num_classes=len(parser.get_parsed_content("class_names")),
+        exclusive=parser.get_parsed_content("exclusive"),
+        intensity=Intensity((scalers[0].a_min, scalers[0].a_max) if scalers else None, crop),
+    )
+
+
+def _plan(parser: ConfigParser) -> tuple[list[Job], Settings]:
+    """Every case with its section and the fold that holds it out, and what the configuration says of all."""
+    if "fold" not in parser:
+        raise ValueError("There is no 'fold': the first config file must be train.yaml, whose data is to be checked.")
+    parser.get_parsed_content("prepare_data")  # as a training would
+    folder, fold, count, seed = (parser.get_parsed_content(k) for k in ("dataset_dir", "fold", "num_folds", "seed"))
+    items = load_datalist(folder, "training", must_exist=False)
+    require_fold(fold, count)
+    held_out = [{item["case"] for item in part} for part in split_folds(items, count, seed)]
+    fold_of = {case: number for number, part in enumerate(held_out) for case in part}
+    jobs: list[Job] = [(item, "training", fold_of.get(item["case"])) for item in items]
+    if "test" in datalist_sections(folder):
+        jobs += [(item, "test", None) for item in load_datalist(folder, "test", None, must_exist=False)]
+    cases = {item["case"] for item in items}
+    return jobs, Settings(
+        class_names=parser.get_parsed_content("class_names"),
+        spacing=parser.get_parsed_content("spacing"),
+        roi_size=parser.get_parsed_content("roi_size"),
+        cache_rate=parser.get_parsed_content("cache_rate"),
+        training_parts=[frozenset(cases - part) for part in held_out],
+        fold=fold,
+        memory=_memory(),
+    )
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _shared_cases(jobs: Sequence[Job]) -> Iterator[Finding]:
+    """Files and patients of the training section that are in the test section too."""
+    found: Mapping[str, dict[str, set[str]]] = {key: {s: set() for s in SECTIONS} for key in ("image", "patient")}
+    for item, section, _ in jobs:
+        for key in found.keys() & item.keys():
+            found[key][section].update(map(str, ensure_tuple(item[key])))
+    for key, parts in found.items():
+        shared = sorted(parts["training"] & parts["test"])
+        if shared:
+            yield Finding(True, f"{key} '{shared[0]}' is in the training and in the test section ({len(shared)} are)")
+
+
+def _tell(reports: Sequence[CaseReport], settings: Settings, findings: Sequence[Finding], max_rows: int) -> None:
+    for block in (case_table(reports, max_rows), class_table(reports, settings), problem_lines(reports, max_rows)):
+        print("\n".join([*block, ""]) if block else "", end="\n" if block else "")
+    total = sum(report.section == "training" for report in reports)
+    sizes = [total - len(part) for part in settings.training_parts]
+    print(f"held out by fold: {', '.join(map(str, sizes))} of {total} cases; test cases: {len(reports) - total}")
+    memory = f" of this machine's {memory_text(settings.memory)}" if settings.memory else ""
+    cache = memory_text(cache_bytes(reports, settings.cache_rate))
+    print(f"cache_rate {settings.cache_rate:g}: up to {cache}{memory}")
+    for finding in findings:
+        print(f"{'error' if finding.fatal else 'warning'}: {finding.text}")
+    errors = sum(finding.fatal for finding in findings)
+    warnings = len(findings) - errors
+    print(f"\n{'no' if errors else 'yes'}: {errors} error(s), {warnings} warning(s)")

@@ -1,0 +1,121 @@
+"""The files that describe a data set of one's own, and how they come into being together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.data.datalist import load_datalist
+from scripts.words.checks import PLACEHOLDER
+from scripts.words.table import ConceptTable
+
+FIELDS = {
+    "shape": "form and proportions",
+    "location": "where, beside, above, behind what",
+    "appearance": "how bright, compared with what",
+    "contour": "border and symmetry",
+    "texture": "the inside",
+}
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+
+
+def target_paths(root: Path, name: str) -> list[Path]:
+    """Overlay, datalist and concept table of a data set in the bundle at `root`; none of them exists.
+
+    Raises:
+        ValueError: the name will not do.
+        FileNotFoundError: `root` is no bundle.
+        FileExistsError: one of the three is there.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"'{name}' will not do as a data set's name; expected a letter, then letters, digits and underscores."
+        )
+    if not (root / "configs" / "train.yaml").is_file():
+        raise FileNotFoundError(
+            f"'{root.resolve()}' is no folder of the bundle: it has no configs/train.yaml. Run the command in the "
+            "bundle's folder, or give `bundle_root`."
+        )
+    configs = root / "configs"
+    paths = [
+        configs / f"dataset_{name}.yaml",
+        root / "data" / name / "dataset.json",
+        configs / "concepts" / f"{name}.yaml",
+    ]
+    for path in paths:
+        if path.exists():
+            raise FileExistsError(f"'{path}' is there already, and nothing was written; take another name or move it.")
+    return paths
+
+
+def datalist_text(name: str, modality: str, entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The content of `dataset.json`, its entries by section."""
+    content = {"name": name, "modality": {"0": modality}}
+    return json.dumps(content | dict(entries), indent=1) + "\n"
+
+
+def table_text(classes: Sequence[str], modality: str) -> str:
+    """A concept table whose titles are written and whose other sentences are placeholders that no run accepts."""
+    names = tuple(classes)
+    titles = ConceptTable(modality, ("title",), names, tuple((name,) for name in names)).as_format("name").sentences
+    lines = [
+        "# What each class looks like, one sentence a field, of ten to twenty-five words. Write what can be seen,",
+        "# and neither function nor diagnosis. Classes that look the same get the same sentence: equal sentences",
+        f"# are not set against each other. No run starts while a sentence begins with {PLACEHOLDER}. Set `reviewed`",
+        "# once a reader who knows the anatomy has read every line.",
+        f"modality: {_quoted(modality)}",
+        "reviewed: false",
+        f"concepts: [title, {', '.join(FIELDS)}]",
+        "classes:",
+    ]
+    for name, (title,) in zip(names, titles, strict=True):
+        lines += [f"  - name: {_quoted(name)}", f"    title: {_quoted(title)}"]
+        lines += [f"    {field}: {PLACEHOLDER} ({what})" for field, what in FIELDS.items()]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write every file beside its place, try the datalist, and then put all in place, or none.
+
+    Raises:
+        OSError: a file cannot be written, or one of them came into being meanwhile.
+        ValueError: the datalist is none; see `load_datalist`.
+    """
+    partial = {path: path.with_name(f".partial-{os.getpid()}-{path.name}") for path in texts}
+    made = [path.parent for path in texts if not path.parent.exists()]
+    placed: list[Path] = []
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial[path].write_text(text, encoding="utf-8")
+            if path.suffix == ".json":
+                load_datalist(partial[path])
+        for path in texts:
+            if path.exists():
+                raise FileExistsError(f"'{path}' came into being meanwhile; nothing was written over it.")
+            partial[path].rename(path)
+            placed.append(path)
+    except BaseException:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _quoted(text: str) -> str:
+    """For YAML: as it stands where that is plainly text, else in quotes."""
+    return text if re.fullmatch(r"[A-Za-z][\w ,.()/-]*", text) and not _is_keyword(text) else json.dumps(text)
+
+
+def _is_keyword(text: str) -> bool:
+    return text.casefold() in {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}

@@ -1,0 +1,1 @@
+"""The embedded data set: abdominal CT volumes drawn from shapes."""

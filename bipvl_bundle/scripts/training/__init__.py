@@ -1,0 +1,1 @@
+"""What MONAI's trainer needs for a BiPVL-Seg."""

@@ -1,0 +1,238 @@
+"""The best model of a run, and the run's last state to resume from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator, Trainer
+from torch import nn
+
+from scripts.training.seen_cases import require_unseen_by_model
+
+logger = logging.getLogger(__name__)
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """Write a checkpoint so that a kill or a full disk never leaves half of one under its name.
+
+    Raises:
+        OSError: the folder cannot be written; an older file of that name is untouched.
+    """
+    partial = path.with_name(path.name + ".partial")  # one name: what a kill leaves is written over by the next
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
+        raise OSError(
+            f"The checkpoint {path} could not be written: {error}. Free space or set `ckpt_dir` to a folder "
+            "that can be written; checkpoints already there are untouched."
+        ) from error
+
+
+def load_model(
+    network: nn.Module,
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    unseen: Sequence[dict[str, Any]] = (),
+) -> nn.Module:
+    """Load the weights of a trained model into a network; a checkpoint that lacks one does not pass.
+
+    Args:
+        network: on any device.
+        path: a file whose key ``model`` holds a state dict, or a bare state dict.
+        unseen: cases that it must not have been trained on, as far as the file knows (`BestModel`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint, or one of another network or other classes, or was trained on a case
+            that is to be unseen.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The checkpoint {path} does not exist. Train first (`python -m monai.bundle run training ...`), "
+            "or give the path of a trained model."
+        )
+    state = read_checkpoint(path, device)
+    require_unseen_by_model(state.get("trained_on", ()), unseen, f"The checkpoint {path}")
+    state = state.get("model", state)
+    try:
+        plain(network).load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The checkpoint {path} does not fit the network of this configuration: {_first_lines(error)} "
+            "Use the configuration that it was trained with."
+        ) from error
+    logger.info("Loaded the model %s.", path)
+    return network
+
+
+class BestModel:
+    """Keeps the model with the highest key metric as ``path``; attach it to the evaluator.
+
+    Args:
+        network: what to save, under the key ``model``, as tensors only.
+        path: usually ``models/model.pt``.
+        trained_on: `fingerprints` of the training cases, saved under that key. Those of a model that the training
+            has started from are not among them.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path, trained_on: Sequence[str] = ()) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.trained_on = list(trained_on)
+        self.best = float("-inf")
+
+    def attach(self, engine: Evaluator) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Evaluator) -> None:
+        name = engine.state.key_metric_name
+        value = float(engine.state.metrics[name])
+        if value > self.best:  # in every process: each compares with it at the end of a fine-tuning
+            self.best = value
+            self.save()
+            logger.info("Best %s so far: %.4f, saved as %s.", name, value, self.path)
+
+    def save(self) -> None:
+        """Save the network as it is, whatever it is worth; of several processes, the first does."""
+        if idist.get_rank() == 0:
+            seen = {"trained_on": self.trained_on} if self.trained_on else {}
+            save_atomically({"model": plain(self.network).state_dict(), **seen}, self.path)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.best = state["best"]
+
+
+class LastState:
+    """Saves the whole state of a run after every epoch, and resumes from it; attach it to the trainer.
+
+    Put it last in the list of handlers, after validation and learning-rate schedule.
+
+    Args:
+        objects: what makes up the run besides the trainer: model, optimizer, lr_scheduler, loss, ...
+        path: the file, overwritten after each epoch.
+        resume: continue from ``path`` where it exists.
+        interval: epochs from one saving to the next; the last epoch is always saved.
+        trained_on: `fingerprints` of the training cases.
+
+    Raises:
+        ValueError: the file is the state of another configuration, of a run on other cases, or of a run of another
+            length (the learning-rate schedule spans the whole run).
+        FileNotFoundError: only some of several processes see the file.
+    """
+
+    def __init__(
+        self,
+        objects: Mapping[str, Any],
+        path: str | Path,
+        *,
+        resume: bool = False,
+        interval: int = 1,
+        trained_on: Sequence[str] = (),
+    ) -> None:
+        self.objects = dict(objects)
+        self.path = Path(path)
+        self.resume = resume
+        self.interval = interval
+        self.trained_on = list(trained_on)
+
+    def attach(self, engine: Trainer) -> None:
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self.restore)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: Engine) -> None:
+        due = engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
+        if due and idist.get_rank() == 0:
+            state = {name: plain(item).state_dict() for name, item in self._parts(engine).items()}
+            progress = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "max_epochs")}
+            save_atomically({**state, "trainer": progress, "trained_on": self.trained_on}, self.path)
+
+    def _parts(self, engine: Engine) -> dict[str, Any]:
+        scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
+        return {**self.objects, **({"scaler": scaler} if scaler is not None else {})}
+
+    def _is_there(self) -> bool:
+        seeing = float(idist.all_reduce(float(self.path.is_file())))
+        if 0 < seeing < idist.get_world_size():
+            raise FileNotFoundError(
+                f"{self.path} exists for {int(seeing)} of the {idist.get_world_size()} processes only. Set `ckpt_dir` "
+                "to a folder that all machines share."
+            )
+        return seeing > 0
+
+    def restore(self, engine: Engine) -> None:
+        if not self._is_there():
+            logger.warning("Nothing to resume: %s does not exist. Training starts from the beginning.", self.path)
+            return
+        state = read_checkpoint(self.path, "cpu")
+        parts = self._parts(engine)
+        absent = {"trainer", *parts} - set(state)
+        if absent:
+            raise ValueError(
+                f"{self.path} is not the state of such a run: it lacks {sorted(absent)}. Set `resume` to "
+                "false, or `ckpt_dir` to the folder of the run."
+            )
+        progress = state["trainer"]
+        if progress["max_epochs"] != engine.state.max_epochs:
+            raise ValueError(
+                f"{self.path} belongs to a run of {progress['max_epochs']} epochs; this one has "
+                f"{engine.state.max_epochs}. The learning-rate schedule spans the whole run: set "
+                f"`max_epochs` to {progress['max_epochs']}, or start anew with `resume` false."
+            )
+        kept = state.get("trained_on")
+        if kept and self.trained_on and set(kept) != set(self.trained_on):
+            gone = len(set(kept) - set(self.trained_on))
+            raise ValueError(
+                f"{self.path} belongs to a run on other cases: {gone} of its {len(kept)} are none of the "
+                f"{len(self.trained_on)} to train on now. Set `fold`, `num_folds`, `seed` and "
+                "`dataset_dir` to those of that run, or `ckpt_dir` to a folder of this one's own."
+            )
+        try:
+            for name, item in parts.items():
+                plain(item).load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self.path} cannot be resumed by this configuration ('{name}'): {_first_lines(error)}"
+            ) from error
+        engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
+        logger.info("Resumed %s after epoch %d.", self.path, engine.state.epoch)
+
+
+def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """A file of tensors, as a dictionary.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes
+        raise ValueError(f"{path} is not a checkpoint of tensors that PyTorch can read: {error}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors.")
+    return state
+
+
+def plain(item: Any) -> Any:
+    """What DistributedDataParallel wraps, or the item itself where nothing does."""
+    return item.module if isinstance(item, nn.parallel.DistributedDataParallel) else item
+
+
+def _first_lines(error: Exception, count: int = 4) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(line[:300] for line in lines[:count]) + (" ..." if len(lines) > count else "")

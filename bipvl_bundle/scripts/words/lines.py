@@ -1,0 +1,104 @@
+"""The words of a class as one line of text, for clients that show and edit nothing but lines of text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from scripts.words.checks import check_text, find_name, hint, normalised, tidy
+from scripts.words.table import ConceptTable
+
+__all__ = ["KEY", "displayed_words", "read_edits", "words_text"]
+
+KEY = "words of "
+"""How the name of an option begins that holds the words of a class."""
+
+_FIELD = re.compile(r"\s*(?P<field>[^:;]+?)\s*:\s*(?P<start>.*)", re.DOTALL)
+
+
+def words_text(table: ConceptTable, label: str) -> str:
+    """'<concept>: <sentence>; <concept>: <sentence>; ...', or the sentence alone where there is one concept."""
+    row = table.sentences[table.classes.index(label)]
+    if len(table.concepts) == 1:
+        return row[0]
+    return "; ".join(f"{concept}: {sentence}" for concept, sentence in zip(table.concepts, row, strict=True))
+
+
+def displayed_words(concepts: ConceptTable, **options: str) -> dict[str, str]:
+    """What MONAI Label lists among the options of the model: 'words of <class>' and their text, for each class.
+
+    Args:
+        concepts: the table that the network reads.
+        options: further ones; MONAI Label also puts the texts of a request here, in the place of the table's.
+    """
+    return {**{f"{KEY}{label}": words_text(concepts, label) for label in concepts.classes}, **options}
+
+
+def read_edits(table: ConceptTable, words: Mapping[str, str | Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """The sentences that differ from the table's, as {class: {concept: sentence}}.
+
+    Args:
+        table: what the words are put in the place of.
+        words: by class, a text as `words_text` writes it, with every concept, or a mapping with some of them.
+
+    Raises:
+        ValueError: no mapping; an unknown class; a concept that is unknown, missing, given twice or empty. The
+            message names class and concept.
+    """
+    if not isinstance(words, Mapping):
+        raise ValueError(f"Other words are {words!r}; expected {{class: {{concept: sentence}}}}.")
+    edits = {}
+    for name, content in words.items():
+        label = find_name(name, table.classes, "class", table.source)
+        given = _read_text(table, label, content) if isinstance(content, str) else content
+        edited = table.replace_sentences({label: given})
+        old, new = (t.sentences[table.classes.index(label)] for t in (table, edited))
+        changes = {c: after for c, before, after in zip(table.concepts, old, new, strict=True) if before != after}
+        if changes:
+            edits[label] = changes
+    return edits
+
+
+def _read_text(table: ConceptTable, label: str, text: str) -> dict[str, str]:
+    where = f"The text for '{label}'"
+    check_text(text, where)
+    if text == words_text(table, label):  # whatever punctuation its sentences have
+        return {}
+    if len(table.concepts) == 1:
+        return {table.concepts[0]: text}
+    found: dict[str, str] = {}
+    concept = ""
+    for part in text.split(";"):
+        field = _FIELD.fullmatch(part)
+        name = _concept(table, field["field"]) if field else None
+        if name is None or field is None:
+            _check_continues(table, where, part, concept)
+            found[concept] += f";{part}" if part.strip() else ""
+        elif name in found:
+            raise ValueError(f"{where} gives '{name}' twice; keep one of them.")
+        else:
+            concept = name
+            found[concept] = field["start"]
+    return _complete(table, where, found)
+
+
+def _concept(table: ConceptTable, name: str) -> str | None:
+    return next((concept for concept in table.concepts if normalised(concept) == normalised(name)), None)
+
+
+def _check_continues(table: ConceptTable, where: str, part: str, concept: str) -> None:
+    """A part that begins no concept belongs to the sentence before it, unless it looks like a misspelt concept."""
+    start = re.match(r"\s*([\w-]+)\s*:", part)
+    if start:
+        raise ValueError(f"{where} has an unknown concept '{start[1]}'{hint(start[1], table.concepts)}.")
+    if not concept:
+        shown = "; ".join(f"{name}: ..." for name in table.concepts)
+        raise ValueError(f"{where} begins with '{tidy(part)[:40]}', expected '{shown}'.")
+
+
+def _complete(table: ConceptTable, where: str, found: Mapping[str, str]) -> dict[str, str]:
+    for concept in table.concepts:
+        if concept not in found:
+            raise ValueError(f"{where} lacks '{concept}'; give all of {', '.join(table.concepts)}.")
+        check_text(found[concept], f"{where}: '{concept}'")
+    return {concept: tidy(sentence) for concept, sentence in found.items()}

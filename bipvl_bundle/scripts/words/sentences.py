@@ -1,0 +1,52 @@
+"""What is done to the sentences of a concept table, apart from the table: joined, named, dealt anew."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+from scripts.words.checks import normalised
+
+_SPOKEN_VOWELS = frozenset("AEFHILMNORSX")
+_WORD = re.compile(r"\w(?:\S*\w)?")  # with what stands inside of it: T1-weighted, prostate/uterus, patient's
+
+
+def aggregate(row: Sequence[str]) -> str:
+    """'<First>: <second>; <third>; ... .', in which only words that are capital by nature stay capital."""
+    head, *rest = (sentence.rstrip(" .") for sentence in row)
+    return f"{head}: {'; '.join(_decapitalised(part) for part in rest)}." if rest else f"{head}."
+
+
+def name_sentence(label: str, modality: str) -> str:
+    """'<Class> in a <modality> image.'"""
+    return f"{label[0].upper()}{label[1:]} in {article(modality)} {modality} image."
+
+
+def article(word: str) -> str:
+    """'an' before a vowel sound, an initialism being spelt out: a CT, an MR, an ultrasound."""
+    initial = word[0].upper()
+    return "an" if initial in (_SPOKEN_VOWELS if word[:2].isupper() else "AEIOU") else "a"
+
+
+def deal_words(rows: Sequence[Sequence[str]], seed: int) -> tuple[tuple[str, ...], ...]:
+    """Pool the words of all sentences and deal them anew at random.
+
+    Every sentence keeps its number of words and its punctuation. Sentences that were equal stay equal (each
+    different sentence enters the pool once), so that the same classes are negatives of each other as before.
+
+    Args:
+        rows: N rows of K sentences.
+        seed: of the dealing; one seed gives one result.
+    """
+    different = {normalised(sentence): sentence for row in rows for sentence in row}
+    pool = [word for sentence in different.values() for word in _WORD.findall(sentence)]
+    random.Random(seed).shuffle(pool)
+    words = iter(pool)
+    dealt = {key: _WORD.sub(lambda _: next(words), sentence) for key, sentence in different.items()}
+    return tuple(tuple(dealt[normalised(sentence)] for sentence in row) for row in rows)
+
+
+def _decapitalised(text: str) -> str:
+    first = text.split(" ", 1)[0]
+    return text[0].lower() + text[1:] if first == "A" or first[1:2].islower() else text

@@ -1,0 +1,245 @@
+"""The words: a table of concept sentences, one row a class and one column a concept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.words.checks import (
+    KNOWN_KEYS,
+    REQUIRED_KEYS,
+    as_list,
+    check_entry,
+    check_keys,
+    check_names,
+    check_pair,
+    check_seed,
+    check_text,
+    find_name,
+    normalised,
+    read_yaml,
+    tidy,
+)
+from scripts.words.codes import ClassCode, read_code
+from scripts.words.sentences import aggregate, deal_words, name_sentence
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("fixed", "aggregated", "name")
+
+
+@dataclass(frozen=True)
+class ConceptTable:
+    """N foreground classes, each described by the same K concepts (section 3.1).
+
+    The paper's template is "[class], [shape], [location], [appearance/density], [contour/symmetry],
+    [internal texture] in [modality]", so K = 6. The concepts are named by the file, so that any other set of
+    them (the ambiguous concepts of Table 2, for one) is another file and nothing else.
+
+    Attributes:
+        modality: as it stands in a sentence: "CT", "MR".
+        concepts: the names of the K concepts.
+        classes: the names of the N classes in the order of their labels, without the background.
+        sentences: N rows of K sentences, whitespace collapsed.
+        reviewed: whether a reader who knows the anatomy has checked every sentence.
+        source: what error messages call this table, usually its file.
+        codes: what each of the N classes is called in a coding scheme, or None; empty where no class has one.
+
+    Raises:
+        ValueError: the table is incomplete or contradicts itself; the message names source and class.
+    """
+
+    modality: str
+    concepts: tuple[str, ...]
+    classes: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...]  # N x K
+    reviewed: bool = False
+    source: str = "concept table"
+    codes: tuple[ClassCode | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_names(self.concepts, "concept", self.source)
+        check_names(self.classes, "class", self.source)
+        check_text(self.modality, f"{self.source}: modality")
+        if not isinstance(self.reviewed, bool):
+            raise ValueError(f"{self.source}: 'reviewed' must be true or false, found {self.reviewed!r}.")
+        if len(self.sentences) != len(self.classes):
+            raise ValueError(f"{self.source}: {len(self.classes)} classes but {len(self.sentences)} rows of sentences.")
+        if len(self.codes) not in (0, len(self.classes)):
+            raise ValueError(f"{self.source}: {len(self.classes)} classes but {len(self.codes)} codes.")
+        for name, row in zip(self.classes, self.sentences, strict=True):
+            if len(row) != len(self.concepts):
+                raise ValueError(
+                    f"{self.source}: class '{name}' has {len(row)} sentences, expected {len(self.concepts)}: "
+                    f"{', '.join(self.concepts)}."
+                )
+            for concept, sentence in zip(self.concepts, row, strict=True):
+                check_text(sentence, f"{self.source}: class '{name}', concept '{concept}'")
+
+    @classmethod
+    def load(cls, path: str | Path) -> ConceptTable:
+        """Read a table from a YAML file with the keys modality, concepts, classes and, optionally, reviewed.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not such a table; the message names the file, the class and the key.
+        """
+        source = Path(path).name
+        content = read_yaml(Path(path))
+        check_keys(content, required=REQUIRED_KEYS, known=KNOWN_KEYS, where=source)
+        concepts = as_list(content["concepts"], f"{source}: 'concepts'")
+        check_names(concepts, "concept", source)
+        for key in {"name", "code"} & set(concepts):
+            raise ValueError(f"{source}: '{key}' is a key of the class itself; give the concept another name.")
+        entries = as_list(content["classes"], f"{source}: 'classes'")
+        for position, entry in enumerate(entries, start=1):
+            check_entry(entry, concepts, position, source)
+        return cls(
+            modality=content["modality"],
+            concepts=tuple(concepts),
+            classes=tuple(tidy(entry["name"]) for entry in entries),
+            sentences=tuple(tuple(tidy(entry[concept]) for concept in concepts) for entry in entries),
+            reviewed=content.get("reviewed", False),
+            source=source,
+            codes=tuple(read_code(entry.get("code"), f"{source}: class '{entry['name']}'") for entry in entries),
+        )
+
+    @property
+    def sentences_flat(self) -> tuple[str, ...]:
+        """All N * K sentences, class by class: sentence k of class i stands at i * K + k."""
+        return tuple(sentence for row in self.sentences for sentence in row)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hexadecimal, of classes, concepts and sentences, and of nothing else in the table."""
+        content = {"classes": self.classes, "concepts": self.concepts, "sentences": self.sentences}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+    def same_sentence(self) -> NDArray[np.bool_]:
+        """Where classes i and j have the same sentence for concept k, apart from case.  # N x N x K
+
+        Such classes are no negatives of each other in the local alignment; i = j is always True.
+        """
+        words = np.array([[normalised(sentence) for sentence in row] for row in self.sentences], dtype=object)
+        return np.asarray(words[:, None, :] == words[None, :, :], dtype=np.bool_)
+
+    def as_format(self, name: str) -> ConceptTable:
+        """The table in one of the formats of Table 2; the last two have one sentence a class, K = 1.
+
+        "fixed": the table as it stands. "aggregated": one sentence that joins all concepts of a class.
+        "name": "<Class> in a <modality> image." The ambiguous concepts of Table 2 are a table of their own.
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        if name == "fixed":
+            return self
+        if name == "aggregated":
+            rows = tuple((aggregate(row),) for row in self.sentences)
+        elif name == "name":
+            rows = tuple((name_sentence(label, self.modality),) for label in self.classes)
+        else:
+            raise ValueError(f"{self.source}: unknown text format '{name}', expected one of {', '.join(FORMATS)}.")
+        return replace(self, concepts=(name,), sentences=rows)
+
+    def without(self, concept: str) -> ConceptTable:
+        """The table less one concept.
+
+        Raises:
+            ValueError: the table has no such concept, or no other one.
+        """
+        column = self.concepts.index(find_name(concept, self.concepts, "concept", self.source))
+        if len(self.concepts) == 1:
+            raise ValueError(f"{self.source}: '{concept}' is the only concept and cannot be left out.")
+        return replace(
+            self,
+            concepts=self.concepts[:column] + self.concepts[column + 1 :],
+            sentences=tuple(row[:column] + row[column + 1 :] for row in self.sentences),
+        )
+
+    def replace_sentences(self, edits: Mapping[str, Mapping[str, str]]) -> ConceptTable:
+        """A new table with some sentences replaced, given as {class: {concept: sentence}}.
+
+        Class and concept names may differ in case. A table that was changed no longer counts as reviewed.
+
+        Raises:
+            ValueError: an unknown class or concept, or a sentence that is empty or no text.
+        """
+        rows = [list(row) for row in self.sentences]
+        for name, changes in edits.items():
+            label = find_name(name, self.classes, "class", self.source)
+            if not isinstance(changes, Mapping):
+                raise ValueError(f"{self.source}: class '{label}': expected {{concept: sentence}}, found {changes!r}.")
+            for concept, sentence in changes.items():
+                column = self.concepts.index(find_name(concept, self.concepts, "concept", self.source))
+                rows[self.classes.index(label)][column] = tidy(sentence)
+        sentences = tuple(tuple(row) for row in rows)
+        return replace(self, sentences=sentences, reviewed=self.reviewed and sentences == self.sentences)
+
+    def swapped(self, first: str, second: str) -> ConceptTable:
+        """The table with all sentences of two classes exchanged: each class is described as the other.
+
+        Raises:
+            ValueError: the table has no such class, or both are the same.
+        """
+        i, j = (self.classes.index(find_name(name, self.classes, "class", self.source)) for name in (first, second))
+        if i == j:
+            raise ValueError(f"{self.source}: '{first}' cannot be swapped with itself; name two classes.")
+        rows = list(self.sentences)
+        rows[i], rows[j] = rows[j], rows[i]
+        return replace(self, sentences=tuple(rows))
+
+    def shuffled(self, seed: int) -> ConceptTable:
+        """The table with its words dealt anew at random, so that nothing but their number is left; see `deal_words`."""
+        return replace(self, sentences=deal_words(self.sentences, seed))
+
+
+def load_concepts(
+    path: str | Path,
+    text_format: str = "fixed",
+    *,
+    leave_out: str | None = None,
+    shuffle_seed: int | None = None,
+    swap: Sequence[str] | None = None,
+) -> ConceptTable:
+    """The table of a file in one of the formats of Table 2, for a configuration; see `ConceptTable`.
+
+    What follows is for ablations, done in this order, and logged where it puts wrong words to a class.
+
+    Args:
+        path: the table's file.
+        text_format: one of ``FORMATS``.
+        leave_out: a concept to do without, before the format is made of the rest.
+        shuffle_seed: deals all words anew at random by this seed.
+        swap: two classes whose words are exchanged. Meant for a trained model, whose checkpoint then warns
+            of other sentences: a network that reads would find each of the two where the other is described.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no concept table, or an option does not fit it.
+    """
+    table = ConceptTable.load(path)
+    if leave_out is not None:
+        if text_format == "name":
+            raise ValueError(
+                f"`leave_out` ({leave_out!r}) changes nothing where `text_format` is 'name': no concept is read. "
+                "Set one of them back to its default."
+            )
+        table = table.without(leave_out)
+    table = table.as_format(text_format)
+    if shuffle_seed is not None:
+        table = table.shuffled(check_seed(shuffle_seed))
+        logger.warning("The words of %s are shuffled at random (`shuffle_seed` %d).", table.source, shuffle_seed)
+    if swap is not None:
+        first, second = check_pair(swap)
+        table = table.swapped(first, second)
+        logger.warning("The words of '%s' and '%s' in %s are exchanged (`swap`).", first, second, table.source)
+    return table

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SimpleInferer
+from monai.networks.nets import BasicUNet
+
+from scripts.data.transforms import ToLabelsd
+from scripts.inference.requests import RequestedWordsd, RequestInferer
+from scripts.words.lines import words_text
+from scripts.words.table import ConceptTable
+
+EDIT = {"liver": {"shape": "A disc."}}
+
+
+@pytest.fixture
+def network(make_network: Callable[..., Any], awaken: Callable[..., Any]) -> Any:
+    return awaken(make_network(dropout=0.5)).eval()
+
+
+@pytest.fixture
+def volume() -> MetaTensor:
+    return MetaTensor(torch.randn(1, 64, 32, 32, generator=torch.Generator().manual_seed(1)))
+
+
+def requested(table: ConceptTable, volume: MetaTensor, **options: str) -> MetaTensor:
+    """The image as it reaches the inferer: preprocessed with the options of a request, in a batch of one."""
+    return RequestedWordsd("image", table)({"image": volume.clone(), "device": "cpu", **options})["image"][None]
+
+
+def infer(table: ConceptTable, network: Any, image: torch.Tensor, **arguments: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return RequestInferer(SimpleInferer(), table, **arguments)(image, network)
+
+
+def edited_text(table: ConceptTable) -> dict[str, str]:
+    return {"words of liver": words_text(table, "liver").replace("A wedge.", "A disc.")}
+
+
+class TestWords:
+    def test_hold_for_their_image_and_no_other(self, network: Any, table: ConceptTable, volume: MetaTensor) -> None:
+        plain = infer(table, network, volume[None])
+        assert torch.equal(plain, network(volume[None]))
+        other = infer(table, network, requested(table, volume, **edited_text(table)))
+        expected = copy.deepcopy(network)
+        expected.set_concepts(table.replace_sentences(EDIT))
+        assert torch.equal(other, expected(volume[None]))
+        assert not torch.allclose(other, plain)
+        assert torch.equal(infer(table, network, requested(table, volume)), plain)
+
+    def test_as_shown_change_nothing(self, network: Any, table: ConceptTable, volume: MetaTensor) -> None:
+        shown = {f"words of {label}": words_text(table, label) for label in table.classes}
+        image = requested(table, volume, **shown)
+        assert image.meta.keys() == volume.meta.keys()
+        assert torch.equal(infer(table, network, image), network(volume[None]))
+
+    def test_of_all_images_are_an_argument(self, network: Any, table: ConceptTable, volume: MetaTensor) -> None:
+        expected = infer(table, network, requested(table, volume, **edited_text(table)))
+        for words in (EDIT, {"liver": edited_text(table)["words of liver"]}):
+            assert torch.equal(infer(table, network, volume[None], words=words), expected)
+
+    def test_of_a_request_come_on_top_of_those_of_all(
+        self, network: Any, table: ConceptTable, volume: MetaTensor
+    ) -> None:
+        image = requested(table, volume, **edited_text(table))
+        both = infer(table, network, image, words={"left kidney": {"shape": "A box."}})
+        network.set_concepts(table.replace_sentences({**EDIT, "left kidney": {"shape": "A box."}}))
+        assert torch.equal(both, network(volume[None]))
+
+    @pytest.mark.parametrize(
+        ("option", "told"),
+        [
+            ({"words of livr": "shape: a; location: b"}, "no class 'livr'"),
+            ({"words of liver": "shape: a"}, "text for 'liver' lacks 'location'"),
+        ],
+    )
+    def test_that_cannot_be_read_stop_before_the_network(
+        self, table: ConceptTable, volume: MetaTensor, option: dict[str, str], told: str
+    ) -> None:
+        with pytest.raises(ValueError, match=told):
+            requested(table, volume, **option)
+
+    def test_are_not_evaluated(self, table: ConceptTable, volume: MetaTensor) -> None:
+        image = requested(table, volume, **{"words of liver": "shape: $1/0; location: @words"})
+        assert image.meta["words"] == {"liver": {"shape": "$1/0", "location": "@words"}}
+
+    def test_need_a_network_that_reads(self, table: ConceptTable) -> None:
+        network = BasicUNet(in_channels=1, out_channels=4, features=(2, 2, 2, 2, 2, 2)).eval()
+        image = torch.randn(1, 1, 32, 32, 32)
+        assert torch.equal(infer(table, network, image), network(image))
+        with pytest.raises(ValueError, match="a BasicUNet reads none"):
+            infer(table, network, image, words=EDIT)
+
+    def test_that_cannot_be_read_stop_at_construction(self, table: ConceptTable) -> None:
+        with pytest.raises(ValueError, match="no concept 'colour'"):
+            RequestInferer(SimpleInferer(), table, words={"liver": {"colour": "Red."}})
+
+
+class TestSamples:
+    def test_differ_by_the_dropout_of_fusion(self, network: Any, table: ConceptTable, volume: MetaTensor) -> None:
+        network.train()
+        samples = [infer(table, network, volume[None]) for _ in range(3)]
+        assert not torch.allclose(samples[0], samples[1])
+        assert not torch.allclose(samples[1], samples[2])
+        for sample in samples:
+            torch.testing.assert_close(sample.sum(1).as_tensor(), torch.ones(1, 64, 32, 32))
+
+    def test_without_dropout_are_the_probabilities_of_evaluation(
+        self, make_network: Callable[..., Any], table: ConceptTable, volume: MetaTensor
+    ) -> None:
+        """Whatever else a network in training mode would do: its text encoder has a dropout of its own."""
+        network = make_network().train()
+        network.text_encoder.embeddings.dropout.p = 0.5
+        sample = infer(table, network, volume[None])
+        torch.testing.assert_close(sample.as_tensor(), network.eval()(volume[None]).softmax(1))
+
+    def test_of_regions_are_sigmoids(
+        self, make_network: Callable[..., Any], table: ConceptTable, volume: MetaTensor
+    ) -> None:
+        network = make_network(exclusive=False).train()
+        sample = infer(table, network, volume[None], exclusive=False)
+        torch.testing.assert_close(sample.as_tensor(), network.eval()(volume[None]).sigmoid())
+
+    def test_stay_probabilities_where_logits_become_labels(
+        self, network: Any, table: ConceptTable, volume: MetaTensor
+    ) -> None:
+        to_labels = ToLabelsd("pred")
+        sample = infer(table, network.train(), volume[None])[0]
+        assert to_labels({"pred": sample})["pred"] is sample
+        assert to_labels({"pred": infer(table, network.eval(), volume[None])[0]})["pred"].shape == (1, 64, 32, 32)
+
+    def test_can_be_of_other_words(self, network: Any, table: ConceptTable, volume: MetaTensor) -> None:
+        edited = requested(table, volume, **edited_text(table))
+        network.train()
+        torch.manual_seed(0)
+        plain = infer(table, network, volume[None])
+        torch.manual_seed(0)
+        assert not torch.allclose(infer(table, network, edited), plain)
+        assert network.training
+
+
+def test_arguments_of_the_engine_reach_the_inner_inferer(table: ConceptTable) -> None:
+    seen: list[Any] = []
+    inner = lambda inputs, network, *args, **kwargs: seen.append((args, kwargs))  # noqa: E731
+    RequestInferer(inner, table)(torch.zeros(1), lambda image: image, 1, condition=2)
+    assert seen == [((1,), {"condition": 2})]

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scripts.words.sentences import deal_words
+from scripts.words.table import ConceptTable
+
+CONCEPTS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs" / "concepts"
+ROWS = (
+    ("Red ball, small.", "On the left (far off)."),
+    ("Blue cube.", "on the left (far off)."),
+    ("T1-weighted prostate/uterus; the patient's own.", "Above."),
+)
+
+
+def pool(rows: tuple[tuple[str, ...], ...]) -> Counter[str]:
+    """The words of the different sentences, without what stands before or after them."""
+    different = {sentence.casefold(): sentence for row in rows for sentence in row}
+    return Counter(word.strip(".,;()") for sentence in different.values() for word in sentence.split())
+
+
+def test_each_sentence_keeps_its_number_of_words_and_its_punctuation() -> None:
+    for row, before in zip(deal_words(ROWS, 0), ROWS, strict=True):
+        for sentence, old in zip(row, before, strict=True):
+            ends = [(word[:1] in "(", word.rstrip(".,;()") != word) for word in sentence.split()]
+            assert ends == [(word[:1] in "(", word.rstrip(".,;()") != word) for word in old.split()]
+
+
+def test_the_words_stay_the_same_and_their_places_do_not() -> None:
+    dealt = deal_words(ROWS, 0)
+    assert pool(dealt) == pool(ROWS)
+    assert {"T1-weighted", "prostate/uterus", "patient's"} <= set(pool(dealt))
+    assert dealt[0] != ROWS[0]
+
+
+def test_equal_sentences_stay_equal_and_different_ones_different() -> None:
+    dealt = deal_words(ROWS, 1)
+    assert dealt[0][1] == dealt[1][1]
+    assert len({sentence for row in dealt for sentence in row}) == 5
+
+
+def test_the_seed_decides() -> None:
+    assert deal_words(ROWS, 4) == deal_words(ROWS, 4)
+    assert deal_words(ROWS, 4) != deal_words(ROWS, 5)
+
+
+@pytest.mark.parametrize("stem", ["amos22", "phantom"])
+def test_a_shuffled_table_has_no_sentence_left_and_the_same_negatives(stem: str) -> None:
+    table = ConceptTable.load(CONCEPTS / f"{stem}.yaml")
+    shuffled = table.shuffled(0)
+    assert not set(shuffled.sentences_flat) & set(table.sentences_flat)
+    assert (shuffled.same_sentence() == table.same_sentence()).all()
+    assert [len(s.split()) for s in shuffled.sentences_flat] == [len(s.split()) for s in table.sentences_flat]
+    assert shuffled.classes == table.classes
+    assert shuffled.digest != table.digest
