@@ -57,8 +57,8 @@ def table() -> ConceptTable:
 
 @pytest.fixture
 def make_network(tiny_bert: Path, table: ConceptTable):
-    """Builds a tiny BiPVL-Seg, four output channels with the background; by default on a Swin UNETR, for edges of
-    32 and more. `make_backbone` takes the number of output channels."""
+    """Builds a tiny BiPVL-Seg in the published form, four output channels with the background, or with another head;
+    by default on a Swin UNETR, for edges of 32 and more. `make_backbone` takes the number of output channels."""
 
     def make_swin(channels: int) -> FusableBackbone:
         sizes = {"feature_size": 12, "window_size": 4, "depths": (1, 1, 1, 1)}
@@ -68,12 +68,14 @@ def make_network(tiny_bert: Path, table: ConceptTable):
         seed: int = 0,
         concepts: ConceptTable = table,
         make_backbone: Callable[[int], FusableBackbone] = make_swin,
+        head: str = "channels",
         **arguments,
     ) -> BiPVLSeg:
         torch.manual_seed(seed)
-        backbone = make_backbone(len(concepts.classes) + int(arguments.get("exclusive", True)))
+        channels = len(concepts.classes) + int(arguments.get("exclusive", True)) if head == "channels" else 8
+        backbone = make_backbone(channels)
         encoder = StagedTextEncoder(str(tiny_bert), stage_layers=(1, 1, 1, 1), dropout=0.0)
-        return BiPVLSeg(backbone, encoder, concepts, **arguments)
+        return BiPVLSeg(backbone, encoder, concepts, head=head, **arguments)
 
     return make
 

@@ -154,7 +154,7 @@ def test_the_warning_stands_among_the_logs_of_the_bundle() -> None:
     code = (
         "import logging.config, types;"
         "logging.config.fileConfig('configs/logging.conf', disable_existing_loggers=False);"
-        "from scripts.training.words import check_training_words as check;"
+        "from scripts.training.words import prepare_words as check;"
         "check(types.SimpleNamespace(concepts=types.SimpleNamespace(reviewed=False, source='organs.yaml')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True, text=True, check=True)

@@ -369,7 +369,7 @@ class TestStateDict:
 def test_number_of_output_channels_must_fit_the_table(make_network, table):
     network = make_network()
     with pytest.raises(ValueError, match="names 3 classes, which needs 3 output channels; the backbone has 4"):
-        type(network)(network.backbone, network.text_encoder, table, exclusive=False)
+        type(network)(network.backbone, network.text_encoder, table, head="channels", exclusive=False)
 
 
 def test_words_for_other_classes_raise(make_network):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scripts.training.words import check_training_words
+from scripts.training.words import prepare_words
 from scripts.words.table import ConceptTable
 
 
@@ -30,7 +30,7 @@ def unreviewed(table: ConceptTable) -> ConceptTable:
 def test_unreviewed_words_are_told_once_with_the_table_and_what_to_do(
     unreviewed: ConceptTable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    check_training_words(Wrapped(Reader(unreviewed)))
+    prepare_words(Wrapped(Reader(unreviewed)))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     message = record.getMessage()
@@ -39,12 +39,12 @@ def test_unreviewed_words_are_told_once_with_the_table_and_what_to_do(
 
 
 def test_reviewed_words_pass_in_silence(table: ConceptTable, caplog: pytest.LogCaptureFixture) -> None:
-    check_training_words(Reader(table))
+    prepare_words(Reader(table))
     assert not caplog.records
 
 
 def test_a_network_without_words_passes_whatever_the_options(caplog: pytest.LogCaptureFixture) -> None:
-    check_training_words(torch.nn.Linear(1, 1), swap=["a", "b"])
+    prepare_words(torch.nn.Linear(1, 1), swap=["a", "b"])
     assert not caplog.records
 
 
@@ -52,10 +52,10 @@ def test_only_the_first_of_several_processes_speaks(
     unreviewed: ConceptTable, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
-    check_training_words(Reader(unreviewed))
+    prepare_words(Reader(unreviewed))
     assert not caplog.records
 
 
 def test_swapped_words_are_not_trained_on(table: ConceptTable) -> None:
     with pytest.raises(ValueError, match=r"`swap` \['liver', 'spleen'\] .* set it in evaluation or inference"):
-        check_training_words(Reader(table), swap=("liver", "spleen"))
+        prepare_words(Reader(table), swap=("liver", "spleen"))

@@ -38,8 +38,11 @@ class FixedWords(nn.Module):
         self.text_path = replace(path, encoder=encoder, read_alone=lambda: self.words)
         with torch.no_grad():
             self.register_buffer("words", network.read_alone().clone())
+            self.word_head = network.word_head
+            self.register_buffer("kernels", network.class_kernels())
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images (B x in_channels x H x W x D); returns logits, B x C x H x W x D."""
-        return self.backbone(image, Reading(self.text_path, batch=image.shape[0], to_the_end=False).fuse)
+        output = self.backbone(image, Reading(self.text_path, batch=image.shape[0], to_the_end=False).fuse)
+        return output if self.word_head is None else self.word_head(output, self.kernels)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scripts.networks.outputs import BiPVLOutput
+
 
 def check_target(logits: Tensor, target: Tensor, exclusive: bool = True) -> None:
     """Raise unless the target fits the logits.
@@ -19,17 +21,21 @@ def check_target(logits: Tensor, target: Tensor, exclusive: bool = True) -> None
         ValueError: another shape, fewer than two channels for exclusive classes, or a value that is not one
             of the labels; the message names shapes or values.
     """
-    batch, channels = logits.shape[:2]
+    _check(target, tuple(logits.shape), exclusive)
+
+
+def _check(target: Tensor, shape: tuple[int, ...], exclusive: bool) -> None:
+    batch, channels = shape[:2]
     if exclusive and channels < 2:
         raise ValueError(
             "Exclusive classes need at least 2 output channels, background first; the logits have "
             f"{channels}. Add the background, or set `exclusive` to false for one binary mask per class."
         )
-    expected = (batch, 1 if exclusive else channels, *logits.shape[2:])
+    expected = (batch, 1 if exclusive else channels, *shape[2:])
     if tuple(target.shape) != expected:
         kind = "one label map of exclusive classes" if exclusive else "one binary mask per class"
         raise ValueError(
-            f"The target must be {kind} of shape {expected} for logits of shape {tuple(logits.shape)}, but "
+            f"The target must be {kind} of shape {expected} for logits of shape {shape}, but "
             f"is {tuple(target.shape)}. Crop image and label alike, and check `exclusive` ({exclusive})."
         )
     target = target.as_subclass(Tensor)
@@ -44,6 +50,36 @@ def check_target(logits: Tensor, target: Tensor, exclusive: bool = True) -> None
             f"The target holds the values {values}; it must hold {known}. Map the labels in the data set's "
             "transforms, resample them with nearest neighbours, or correct the number of classes."
         )
+
+
+def asked_target(output: BiPVLOutput, target: Tensor, exclusive: bool = True) -> Tensor:
+    """The reference of a training step's question: the classes asked for, in that order; all others are background.
+
+    Args:
+        output: of the network; says what was asked for.
+        target: as ``check_target`` accepts it for all classes of the data set.
+        exclusive: whether classes exclude each other.
+
+    Returns:
+        labels 0..N (B x 1 x H x W x D), or one binary mask per class asked for (B x N x H x W x D)
+
+    Raises:
+        ValueError: the target does not fit the data set's classes.
+    """
+    question = output.question
+    if question is None:
+        return target
+    channels = question.num_classes + int(exclusive)
+    _check(target, (len(output.logits), channels, *output.logits.shape[2:]), exclusive)
+    target = target.as_subclass(Tensor)
+    if question.mirrored:
+        target = target.flip(2)
+    if not exclusive:
+        return target[:, list(question.classes)]
+    numbers = [0] * channels
+    for number, label in enumerate(question.classes, start=1):
+        numbers[label + 1] = number
+    return torch.tensor(numbers, device=target.device, dtype=target.dtype)[target.long()]
 
 
 def present_classes(target: Tensor, channels: int, exclusive: bool = True) -> Tensor:

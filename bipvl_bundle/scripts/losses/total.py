@@ -9,7 +9,7 @@ from scripts.losses.alignment import AlignmentLoss
 from scripts.losses.class_embedding import ClassEmbeddingLoss
 from scripts.losses.precision import no_autocast
 from scripts.losses.segmentation import SegmentationLoss
-from scripts.losses.targets import present_classes
+from scripts.losses.targets import asked_target, present_classes
 from scripts.networks.outputs import BiPVLOutput
 
 TERMS = ("segmentation", "class_embedding", "alignment")
@@ -83,6 +83,7 @@ class BiPVLLoss(nn.Module):
             # 0 * s keeps the parameter in the graph: DistributedDataParallel wants all of them there.
             return loss + 0 * self.log_variance.sum()
         self._check(output)
+        target = asked_target(output, target, self.exclusive)
         losses, details, contrasts = self._all_losses(output, target)
         loss, weights = self._balance(losses, contrasts)
         if not self.use_alignment:  # as above: what only the alignment reads stays in the graph

@@ -45,6 +45,8 @@ class BiFusion(nn.Module):
         self_attention_residual: False leaves out the residuals around the self-attentions, as eq. 2 is printed.
         token_budget: to how many vision tokens a vision token attends at most; None for all of them. The
             default is the 24^3 of Swin UNETR's first stage at 96^3, which is thus exact.
+        returns_text: False where nobody reads the fused text after this block: its last layer is left out, and the
+            text is returned as it came.
 
     Raises:
         ValueError: ``num_heads`` does not divide C_n, or ``token_budget`` is not positive.
@@ -64,6 +66,7 @@ class BiFusion(nn.Module):
         vision_self_attention: bool = True,
         self_attention_residual: bool = True,
         token_budget: int | None = TOKEN_BUDGET,
+        returns_text: bool = True,
     ) -> None:
         super().__init__()
         if token_budget is not None and token_budget < 1:
@@ -80,7 +83,7 @@ class BiFusion(nn.Module):
         self.text_cross_attention = Attention(channels, num_heads, dropout)
         self.text_mlp = MLPBlock(channels, int(mlp_ratio * channels), dropout)
         self.text_fused_norm = nn.LayerNorm(channels)
-        self.text_out = _starts_at_zero(nn.Linear(channels, text_channels))
+        self.text_out = _starts_at_zero(nn.Linear(channels, text_channels)) if returns_text else None
 
         self.vision_self_attention: Attention | None = None
         if vision_self_attention:
@@ -119,7 +122,8 @@ class BiFusion(nn.Module):
         t_fused = self.text_fused_norm(t)
         v = v + self.vision_mlp(self.vision_cross_attention(v_normed, t_fused))
         height, width, depth = grid
-        return text + self.text_out(t_fused), rearrange(v, "b (h w d) c -> b c h w d", h=height, w=width, d=depth)
+        fused = text if self.text_out is None else text + self.text_out(t_fused)
+        return fused, rearrange(v, "b (h w d) c -> b c h w d", h=height, w=width, d=depth)
 
     def _past(self, tokens: Tensor, attended: Tensor) -> Tensor:
         return tokens + attended if self.self_attention_residual else attended

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import copy
-import json
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import cast
 
-import torch
 from einops import rearrange
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
+from scripts.networks.asked_words import AskedWords
 from scripts.networks.backbones.base import FusableBackbone
 from scripts.networks.bifusion import TOKEN_BUDGET, BiFusion
-from scripts.networks.class_embedding import AlignmentProjection, ClassEmbeddingHead
-from scripts.networks.outputs import BiPVLOutput
+from scripts.networks.class_embedding import (
+    AlignmentProjection,
+    ClassEmbeddingHead,
+    WordAlignmentProjection,
+    WordClassEmbedding,
+)
+from scripts.networks.kept_text import KeptText
+from scripts.networks.memory import WordMemory
+from scripts.networks.outputs import AskedClasses, BiPVLOutput
 from scripts.networks.packing import PackedSentences
 from scripts.networks.reading import STAGES, Reading, TextPath, block_name
 from scripts.networks.text_encoder import StagedTextEncoder
+from scripts.networks.word_head import WordHead
+from scripts.words.questions import Question, QuestionSampler
 from scripts.words.table import ConceptTable
+
+HEADS = ("words", "channels")
+LEFT_TO_RIGHT = 2  # the axis of a batch of images in RAS orientation
 
 
 class BiPVLSeg(nn.Module):
@@ -28,31 +38,41 @@ class BiPVLSeg(nn.Module):
 
     N foreground classes, each described by K sentences, are N * K sentences for the text encoder. Their
     [CLS] states are the text tokens T_n that BiFusion sees at stage n; the fused ones go back into their
-    sentences before the next layers, and those of the last stage are the t_k of the alignment. The fused
-    image features go on to the next stage, the skips and the bottleneck.
+    sentences before the next layers. The fused image features go on to the next stage, the skips and the bottleneck.
+
+    What becomes of the backbone's output depends on the head:
+
+    - "words": it is a map of features, and each class has a kernel that is made of its own words (``WordHead``). What
+      is written about a class decides what is segmented; any classes can be asked for. The sentences that BiFusion sees
+      are those of the table that the network has learnt from, its context, whatever is asked for: so a class's mask
+      depends on its own words and on no other class, but for the competition of the logits.
+    - "channels": it is one channel per class, as published. The words of a class are bound to its channel by the
+      alignment loss alone.
 
     In evaluation ``forward`` returns the logits (B x C x H x W x D), in training a ``BiPVLOutput``.
 
     Deviations:
+        - The head "words" is not in the paper; with it, kernels and alignment read the sentences without the image.
         - Stages include their downsampling (the paper's H/2^n would put 48^3 tokens into the first one).
-        - One text pass serves fusion and alignment.
+        - One text pass serves fusion and alignment, with the head "channels".
         - Up to the first fusion the text does not depend on the image: its stages until there run once a
           batch. In evaluation without gradients their result is kept until weights or words change.
         - Equal sentences are read once, and padding is not (see ``PackedSentences``): the same result, but that
           equal sentences share the draws of BERT's dropout.
 
-    A state dict remembers the names of the classes and a digest of their sentences. Loading it into a
-    network with other classes is an error, with other sentences for the same classes a warning.
+    A state dict remembers what the network has learnt from, see ``WordMemory``.
 
     Args:
-        backbone: the encoder-decoder, behind its adapter.
+        backbone: the encoder-decoder, behind its adapter. With the head "words" it may have any number of output
+            channels, say 16; with "channels" one for each class, and the background where ``exclusive``.
         text_encoder: the staged BERT.
         concepts: the words, one class per foreground channel, in label order.
+        head: "words" or "channels".
         exclusive: True where classes exclude each other (softmax, background first), False where regions
             overlap (sigmoid, no background).
+        questions: with the head "words", draws what each training step asks for; None asks for everything.
         fused_stages: the stages after which text and image meet, out of 1 to 4; the others have no block.
-            ``[4]`` is late fusion. With none, words and image meet in the alignment loss alone, and in
-            evaluation the text is not read.
+            ``[4]`` is late fusion. With none, words and image meet in the head and the alignment loss alone.
         fuse_all_tokens: BiFusion sees every token of every different sentence, not one [CLS] state a sentence.
         num_heads: attention heads of the BiFusion block of each of the four stages, fused or not.
         mlp_ratio: hidden width of BiFusion's MLPs, in multiples of the stage's channels.
@@ -62,17 +82,15 @@ class BiPVLSeg(nn.Module):
             at initialisation.
         token_budget: to how many image tokens an image token attends at most, see ``BiFusion``.
         projection_channels: P, width of the shared space of the alignment.
-        grid: the class map is pooled to ``grid``^3 cells before its projection.
+        grid: with the head "channels", the class map is pooled to ``grid``^3 cells before its projection.
 
     Raises:
-        ValueError: the backbone has not one output channel for each class (and the background); stages
-            other than 1 to 4, or one twice; a list that has not one value for each stage.
+        ValueError: an unknown head; with the head "channels", a backbone that has not one output channel for each class
+            (and the background); stages other than 1 to 4, or one twice; a list that has not one value for each stage.
 
     Source:
         BiPVL-Seg, section 3 and figure 2.
     """
-
-    same_sentence: Tensor  # N x N x K
 
     def __init__(
         self,
@@ -80,7 +98,9 @@ class BiPVLSeg(nn.Module):
         text_encoder: StagedTextEncoder,
         concepts: ConceptTable,
         *,
+        head: str = "words",
         exclusive: bool = True,
+        questions: QuestionSampler | None = None,
         fused_stages: Sequence[int] = STAGES,
         fuse_all_tokens: bool = False,
         num_heads: Sequence[int] = (3, 6, 12, 24),
@@ -93,19 +113,15 @@ class BiPVLSeg(nn.Module):
         grid: int = 3,
     ) -> None:
         super().__init__()
-        expected = len(concepts.classes) + int(exclusive)
-        if backbone.out_channels != expected:
-            raise ValueError(
-                f"The concept table {concepts.source} names {len(concepts.classes)} classes, which needs "
-                f"{expected} output channels{' with the background' if exclusive else ''}; the backbone has "
-                f"{backbone.out_channels}. Set `out_channels` to {expected}, or use the table of this data set."
-            )
+        if head not in HEADS:
+            raise ValueError(f"`head` must be one of {', '.join(HEADS)}, found {head!r}.")
         if isinstance(vision_self_attention, bool):
             vision_self_attention = [vision_self_attention] * len(STAGES)
         _check_stages(fused_stages, num_heads=num_heads, vision_self_attention=vision_self_attention)
         self.backbone = backbone
         self.text_encoder = text_encoder
         self.exclusive = exclusive
+        self.questions = questions
         self.fused_stages = tuple(sorted(fused_stages))
         self.fuse_all_tokens = fuse_all_tokens
         self.fusions = nn.ModuleDict(
@@ -119,36 +135,53 @@ class BiPVLSeg(nn.Module):
                     vision_self_attention=vision_self_attention[stage - 1],
                     self_attention_residual=self_attention_residual,
                     token_budget=token_budget,
+                    returns_text=head == "channels" or stage != max(fused_stages),
                 )
                 for stage in self.fused_stages
             }
         )
-        self.class_embedding = ClassEmbeddingHead(backbone.stage_channels[-1], backbone.out_channels)
-        self.projection = AlignmentProjection(text_encoder.channels, projection_channels=projection_channels, grid=grid)
+        self.word_head: WordHead | None = None
+        width, bottleneck = text_encoder.channels, backbone.stage_channels[-1]
+        if head == "words":
+            self.word_head = WordHead(width, backbone.out_channels, background=exclusive)
+            self.class_embedding: nn.Module = WordClassEmbedding(bottleneck, width, background=exclusive)
+            self.projection: nn.Module = WordAlignmentProjection(backbone.stage_channels, width, projection_channels)
+        else:
+            _check_channels(backbone, concepts, exclusive)
+            self.class_embedding = ClassEmbeddingHead(bottleneck, backbone.out_channels)
+            self.projection = AlignmentProjection(width, projection_channels=projection_channels, grid=grid)
+        self.memory = WordMemory(concepts, classes_are_fixed=head == "channels")
+        self._set_context(concepts.sentences_flat)
         self.set_concepts(concepts)
 
     def set_concepts(self, concepts: ConceptTable) -> None:
-        """Let the network read other words for the same classes, from the next forward on.
+        """Let the network read other words, and with the head "words" segment other classes, from the next forward on.
 
         Raises:
-            ValueError: the table has other classes than the network, or a sentence is too long.
+            ValueError: with the head "channels", the table has other classes than the network; a sentence is too long.
         """
         known = getattr(self, "concepts", concepts).classes
-        if concepts.classes != known:
+        if self.word_head is None and concepts.classes != known:
             raise ValueError(
                 f"The network segments {list(known)}; the concept table {concepts.source} describes "
-                f"{list(concepts.classes)}. Words can be edited, classes cannot: train a network for them."
+                f"{list(concepts.classes)}. With `head: channels` words can be edited, classes cannot: train a network "
+                "for them, or one with `head: words`."
             )
-        device = next(self.parameters()).device
-        token_ids, mask = self.text_encoder.tokenize(concepts.sentences_flat)
         self.concepts = concepts
-        self.sentences = PackedSentences(token_ids, mask).to(device)
-        same = torch.as_tensor(concepts.same_sentence(), dtype=torch.bool, device=device)
-        self.register_buffer("same_sentence", same, persistent=False)
-        self._kept_text: tuple[Any, Tensor] | None = None
+        self.asked = self._ask(Question.whole(concepts))
+        if self.word_head is None:
+            self._set_context(concepts.sentences_flat)
+        self._kept = KeptText()
+
+    def _set_context(self, sentences: Sequence[str]) -> None:
+        packed = PackedSentences(*self.text_encoder.tokenize(sentences))
+        self.context = packed.to(next(self.parameters()).device)
+
+    def _ask(self, question: Question) -> AskedWords:
+        return AskedWords(question, self.text_encoder).to(next(self.parameters()).device)
 
     def with_concepts(self, concepts: ConceptTable) -> BiPVLSeg:
-        """This network, reading other words for the same classes; it keeps its own, whatever the other one does.
+        """This network, reading other words; it keeps its own, whatever the other one does.
 
         Both have the same weights, not copies of them, so that this costs no more than reading the words. For
         evaluation: to train, or to move, either of them is to do so with both.
@@ -161,44 +194,93 @@ class BiPVLSeg(nn.Module):
         other.set_concepts(concepts)
         return other
 
+    def learn(self, concepts: ConceptTable) -> None:
+        """Get ready to be trained on a table: remember its words, and centre the kernels of a new network on them."""
+        self.memory.learn(concepts)
+        if self.word_head is not None and not self.word_head.centre.any():
+            states = self._read_words(self._ask(Question.whole(concepts))).detach()
+            self.word_head.centre_on(states)
+            cast(WordClassEmbedding, self.class_embedding).centre_on(states)
+
     def forward(self, image: Tensor) -> Tensor | BiPVLOutput:
         """Segment a batch of images (B x in_channels x H x W x D)."""
         if isinstance(image, MetaTensor):
             image = image.as_tensor()
-        reading = Reading(self.text_path, batch=image.shape[0], to_the_end=self.training)
+        if self.word_head is None:
+            return self._with_channels(image)
+        return self._with_words(image, self.word_head)
+
+    def _with_channels(self, image: Tensor) -> Tensor | BiPVLOutput:
+        reading = Reading(self.text_path, batch=len(image), to_the_end=self.training)
         logits = self.backbone(image, reading.fuse)
         if not self.training:
             return logits
-        class_map = self.class_embedding(reading.features)
+        class_map = self.class_embedding(reading.stages[-1])
         concepts = rearrange(reading.cls_states(), "b (n k) c -> b n k c", n=len(self.concepts.classes))
         vision, concepts = self.projection(class_map[:, int(self.exclusive) :], concepts)
-        return BiPVLOutput(logits, class_map, vision, concepts, self.same_sentence)
+        return BiPVLOutput(logits, class_map, vision, concepts, self.asked.same_sentence)
+
+    def _with_words(self, image: Tensor, head: WordHead) -> Tensor | BiPVLOutput:
+        asked = self._next_question()
+        reading = Reading(self.text_path, batch=len(image), to_the_end=False)
+        features = self.backbone(image.flip(LEFT_TO_RIGHT) if asked.mirrored else image, reading.fuse)
+        states = self._read_words(asked)
+        logits = head(features, head.kernels(states, asked.kept))
+        if not self.training:
+            return logits
+        class_map = self.class_embedding(reading.stages[-1], states, asked.kept)
+        probabilities = logits.detach().softmax(1)[:, 1:] if self.exclusive else logits.detach().sigmoid()
+        vision, concepts = self.projection(reading.stages, probabilities, states)
+        question = AskedClasses(asked.classes, len(self.concepts.classes), asked.mirrored)
+        return BiPVLOutput(logits, class_map, vision, concepts, asked.same_sentence, question)
+
+    def class_kernels(self) -> Tensor | None:
+        """The kernels of the classes that are asked for now, C x (C_f + 1); None with the head "channels"."""
+        if self.word_head is None:
+            return None
+        return self.word_head.kernels(self._read_words(self.asked), self.asked.kept)
+
+    def _next_question(self) -> AskedWords:
+        if self.training and self.questions is not None:
+            return self._ask(self.questions.draw(self.concepts))
+        return self.asked
 
     def train(self, mode: bool = True) -> BiPVLSeg:
         """Set the mode; training forgets what evaluation has kept of the text."""
         if mode:
-            self._kept_text = None
+            self._kept.forget()
         return super().train(mode)
 
     def read_alone(self) -> Tensor:
-        """The text stages up to the first fusion, which no image has touched.
+        """The context's text stages up to the first fusion, which no image has touched.
 
         Returns:
             the packed tokens, 1 x T x D; after the fourth stage the U [CLS] states alone, unless all are fused
         """
-        if self.training or torch.is_grad_enabled():
-            return self._compute_alone()
-        key = self._text_key()
-        if self._kept_text is None or self._kept_text[0] != key:
-            self._kept_text = (key, self._compute_alone())
-        return self._kept_text[1]
+        return self._keep("context", self.text_path.stages_alone, self._compute_alone)
+
+    def _read_words(self, asked: AskedWords) -> Tensor:
+        """The last [CLS] states of the sentences that are asked in, read without an image, n x K x D."""
+
+        def compute() -> Tensor:
+            hidden = self.text_encoder.embed(asked.sentences)
+            for stage in STAGES:
+                hidden = self.text_encoder.run_stage(stage, hidden, asked.sentences, cls_only=stage == STAGES[-1])
+            return rearrange(asked.sentences.cls(hidden), "1 (n k) c -> n k c", n=len(asked.classes))
+
+        return self._keep("words", len(STAGES), compute) if asked is self.asked else compute()
+
+    def _keep(self, name: str, stages: int, compute: Callable[[], Tensor]) -> Tensor:
+        if self.training:
+            return compute()
+        return self._kept.get(name, [self.text_encoder.embeddings, *self.text_encoder.stages[:stages]], compute)
 
     @property
     def text_path(self) -> TextPath:
-        """What a ``Reading`` of this network's words goes through."""
+        """What a ``Reading`` of this network's context goes through."""
         return TextPath(
             encoder=self.text_encoder,
-            sentences=self.sentences,
+            sentences=self.context,
             fusions=self.fusions,
             fused_stages=self.fused_stages,
             fuse_all_tokens=self.fuse_all_tokens,
@@ -207,49 +289,36 @@ class BiPVLSeg(nn.Module):
 
     def _compute_alone(self) -> Tensor:
         path = self.text_path
-        hidden = self.text_encoder.embed(self.sentences)
+        hidden = self.text_encoder.embed(self.context)
         for stage in range(1, path.stages_alone + 1):
             cls_only = stage == STAGES[-1] and not path.fuses_all_tokens(stage)
-            hidden = self.text_encoder.run_stage(stage, hidden, self.sentences, cls_only=cls_only)
+            hidden = self.text_encoder.run_stage(stage, hidden, self.context, cls_only=cls_only)
         return hidden
 
-    def _text_key(self) -> tuple[Any, ...]:
-        """What the text stages before any image depend on; in-place changes of a weight count up its version.
-
-        Changes through ``weight.data`` do not: after them, call ``train()`` or ``set_concepts``.
-        """
-        read = [self.text_encoder.embeddings, *self.text_encoder.stages[: self.text_path.stages_alone]]
-        weights = [weight for module in read for weight in module.parameters()]
-        versions = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
-        device = self.same_sentence.device
-        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-        return versions, weights[0].dtype, device, autocast
-
     def get_extra_state(self) -> Tensor:
-        """The classes and the digest of their sentences, as bytes in a tensor."""
-        memory = {"classes": list(self.concepts.classes), "digest": self.concepts.digest}
-        return torch.tensor(list(json.dumps(memory).encode()), dtype=torch.uint8)
+        """What the network has learnt from, as bytes in a tensor."""
+        return self.memory.as_tensor()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Compare what a checkpoint was trained with to this network.
+        """Compare what a checkpoint has learnt from to this network, and read its context from now on.
 
         Raises:
-            ValueError: the checkpoint was trained for other classes.
+            ValueError: the checkpoint has another head, or, with the head "channels", other classes.
         """
-        self._kept_text = None
-        memory = json.loads(bytes(state.tolist()).decode())
-        if memory["classes"] != list(self.concepts.classes):
-            raise ValueError(
-                f"The checkpoint was trained for {len(memory['classes'])} classes, {memory['classes']}; the "
-                f"concept table {self.concepts.source} has {len(self.concepts.classes)}, "
-                f"{list(self.concepts.classes)}. Use the checkpoint and the table of the same data set."
-            )
-        if memory["digest"] != self.concepts.digest:
-            warnings.warn(
-                f"The sentences in {self.concepts.source} are not those that the checkpoint was trained "
-                "with. The classes are the same, so it is used, with the sentences of the table.",
-                stacklevel=2,
-            )
+        self.memory.recall(state, self.concepts)
+        if self.word_head is not None:
+            self._set_context(self.memory.context)
+        self._kept.forget()
+
+
+def _check_channels(backbone: FusableBackbone, concepts: ConceptTable, exclusive: bool) -> None:
+    expected = len(concepts.classes) + int(exclusive)
+    if backbone.out_channels != expected:
+        raise ValueError(
+            f"The concept table {concepts.source} names {len(concepts.classes)} classes, which needs "
+            f"{expected} output channels{' with the background' if exclusive else ''}; the backbone has "
+            f"{backbone.out_channels}. Set `out_channels` to {expected}, or use the table of this data set."
+        )
 
 
 def _check_stages(fused_stages: Sequence[int], **by_stage: Sequence[object]) -> None:

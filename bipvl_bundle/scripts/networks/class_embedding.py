@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange
 from torch import Tensor, nn
+
+from scripts.networks.word_head import WordHead
 
 
 class ClassEmbeddingHead(nn.Module):
@@ -72,3 +77,89 @@ class AlignmentProjection(nn.Module):
         """
         pooled = F.adaptive_avg_pool3d(class_map, self.grid).flatten(2)
         return F.normalize(self.vision(pooled), dim=-1), F.normalize(self.text(concepts), dim=-1)
+
+
+class WordClassEmbedding(nn.Module):
+    """MLP(V_4) of eq. 3 for classes that are told apart by their words: kernels of their words on the MLP's features.
+
+    Deviations:
+        The paper's MLP has a channel for each class. Here no parameter depends on the classes.
+
+    Args:
+        vision_channels: C_4.
+        text_channels: D.
+        background: whether the first channel is the background's.
+        width: of the MLP's features.
+
+    Source:
+        BiPVL-Seg, section 3.3.1 and eq. 3, after ``WordHead``.
+    """
+
+    def __init__(self, vision_channels: int, text_channels: int, *, background: bool = True, width: int = 64) -> None:
+        super().__init__()
+        self.features = ClassEmbeddingHead(vision_channels, width)
+        self.head = WordHead(text_channels, width, background=background)
+
+    def centre_on(self, states: Tensor) -> None:
+        """As for ``WordHead``."""
+        self.head.centre_on(states)
+
+    def forward(self, features: Tensor, states: Tensor, kept: Tensor) -> Tensor:
+        """Map V_4 (B x C_4 x h x w x d) to class channels (B x C x h x w x d) by the words of the classes.
+
+        Args:
+            features: V_4
+            states: the [CLS] states of the classes' sentences, N x K x D
+            kept: True on those that count, N x K
+        """
+        return self.head(self.features(features), self.head.kernels(states, kept))
+
+
+class WordAlignmentProjection(nn.Module):
+    """Proj_t and Proj_v of eq. 4 for any classes: V_i is what the encoder sees where class i is found.
+
+    ``t'_k = norm(Proj_t(t_k))`` and ``V'_i = norm(Proj_v(V_i))``, V_i the means of V_1 to V_4 over the class's own
+    predicted mask, end to end. The mask are the decoder's probabilities, pooled by area to the grid of each stage.
+
+    Deviations:
+        The paper flattens the class's channel of eq. 3, which here is made of words: text would be aligned with text.
+        V_4 alone is too coarse for a mask: a small patch has two cells, and all classes nearly the same mean.
+
+    Args:
+        stage_channels: C_1 to C_4.
+        text_channels: D.
+        projection_channels: P, width of the shared space.
+
+    Source:
+        BiPVL-Seg, section 3.3.2, eq. 4.
+    """
+
+    def __init__(self, stage_channels: Sequence[int], text_channels: int, projection_channels: int = 128) -> None:
+        super().__init__()
+        self.text = nn.Linear(text_channels, projection_channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in stage_channels)
+        self.vision = nn.Linear(sum(stage_channels), projection_channels)
+
+    def forward(self, stages: Sequence[Tensor], probabilities: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Project both modalities into the shared space.
+
+        Args:
+            stages: V_1 to V_4, each B x C_n x h x w x d
+            probabilities: of the foreground classes, detached, B x N x H x W x D
+            states: the [CLS] states of their sentences, N x K x D
+
+        Returns:
+            V' (B x N x P) and t'_k (B x N x K x P)
+        """
+        seen = [norm(_means(features, probabilities)) for norm, features in zip(self.norms, stages, strict=True)]
+        concepts = F.normalize(self.text(states), dim=-1)
+        vision = F.normalize(self.vision(torch.cat(seen, dim=-1)), dim=-1)
+        return vision, concepts.expand(len(vision), -1, -1, -1)
+
+
+def _means(features: Tensor, probabilities: Tensor) -> Tensor:
+    """The mean of the features (B x C x h x w x d) over each mask (B x N x H x W x D).  # B x N x C"""
+    height, width, depth = features.shape[2:]
+    masks = F.adaptive_avg_pool3d(probabilities, (height, width, depth)).flatten(2)
+    masks = masks / masks.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(masks.dtype).tiny)
+    return einsum(masks, features.flatten(2), "b n s, b c s -> b n c")

@@ -55,7 +55,7 @@ class Reading:
             no further than the last fusion.
 
     Attributes:
-        features: V_n of the last stage that was passed, fused where it is.  # B x C_n x h x w x d
+        stages: V_1 to V_n of the stages that were passed, fused where they are.  # each B x C_n x h x w x d
     """
 
     def __init__(self, text: TextPath, batch: int, *, to_the_end: bool) -> None:
@@ -64,20 +64,20 @@ class Reading:
         self.stage = 0  # how far the text is read
         self.last = STAGES[-1] if to_the_end else max(text.fused_stages, default=0)  # to be read at all
         self.hidden: Tensor | None = None  # B x T x D, packed
-        self.features: Tensor | None = None
+        self.stages: list[Tensor] = []
 
     def fuse(self, stage: int, features: Tensor) -> Tensor:
         """Read on to the end of a stage that has a fusion, then fuse; other stages pass."""
-        self.features = features
         if stage in self.text.fused_stages:
             hidden, sentences = self._read_to(stage), self.text.sentences
             fusion = cast(BiFusion, self.text.fusions[block_name(stage)])
             if self.text.fuse_all_tokens:
-                self.hidden, self.features = fusion(hidden, features)
+                self.hidden, features = fusion(hidden, features)
             else:
-                cls, self.features = fusion(sentences.cls(hidden), features)
+                cls, features = fusion(sentences.cls(hidden), features)
                 self.hidden = sentences.replace_cls(hidden, cls)
-        return self.features
+        self.stages.append(features)
+        return features
 
     def cls_states(self) -> Tensor:
         """The [CLS] state of every sentence after the last text stage, B x S x D."""

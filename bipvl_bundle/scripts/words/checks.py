@@ -52,7 +52,23 @@ def check_entry(entry: object, concepts: Sequence[str], position: int, source: s
     if set(entry) == {"name"}:
         raise ValueError(f"{where} has no concepts, expected {', '.join(concepts)}.")
     keys = ("name", *concepts)
-    check_keys(entry, required=keys, known=(*keys, "code"), where=where)
+    check_keys(entry, required=keys, known=(*keys, "code", "alternatives"), where=where)
+
+
+def read_alternatives(content: object, concepts: Sequence[str], where: str) -> tuple[tuple[str, ...], ...]:
+    """K lists of other sentences, from what a class has under ``alternatives``: {concept: [sentence, ...]}."""
+    if content is None:
+        return ((),) * len(concepts)
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}: 'alternatives' must be {{concept: [sentence, ...]}}, found {content!r}.")
+    check_keys(content, required=(), known=concepts, where=f"{where}, alternatives")
+    found = []
+    for concept in concepts:
+        sentences = as_list(content.get(concept, []), f"{where}: the alternatives of '{concept}'")
+        for sentence in sentences:
+            check_text(sentence, f"{where}: an alternative of '{concept}'")
+        found.append(tuple(tidy(sentence) for sentence in sentences))
+    return tuple(found)
 
 
 def check_keys(content: dict[str, Any], *, required: Sequence[str], known: Sequence[str], where: str) -> None:

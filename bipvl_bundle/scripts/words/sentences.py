@@ -1,4 +1,4 @@
-"""What is done to the sentences of a concept table, apart from the table: joined, named, dealt anew."""
+"""What is done to the sentences of a concept table, apart from the table: joined, named, mirrored, dealt anew."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import random
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scripts.words.checks import normalised
 
 _SPOKEN_VOWELS = frozenset("AEFHILMNORSX")
+_SIDE = re.compile(r"\b(left|right)(?=(?:ward|wards|most)?\b)", re.IGNORECASE)
+_OTHER = {"left": "right", "right": "left"}
 _WORD = re.compile(r"\w(?:\S*\w)?")  # with what stands inside of it: T1-weighted, prostate/uterus, patient's
 
 
@@ -27,6 +32,26 @@ def article(word: str) -> str:
     """'an' before a vowel sound, an initialism being spelt out: a CT, an MR, an ultrasound."""
     initial = word[0].upper()
     return "an" if initial in (_SPOKEN_VOWELS if word[:2].isupper() else "AEIOU") else "a"
+
+
+def same_sentences(rows: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+    """Where classes i and j have the same sentence for concept k, apart from case.  # n x n x K
+
+    Args:
+        rows: n rows of K sentences.
+    """
+    words = np.array([[normalised(sentence) for sentence in row] for row in rows], dtype=object)
+    return np.asarray(words[:, None, :] == words[None, :, :], dtype=np.bool_)
+
+
+def exchange_sides(sentence: str) -> str:
+    """The sentence of a mirrored body: left and right exchanged, also in words such as "rightward" and "left-sided"."""
+
+    def other(match: re.Match[str]) -> str:
+        side = _OTHER[match[1].lower()]
+        return side.upper() if match[1].isupper() else side.capitalize() if match[1][0].isupper() else side
+
+    return _SIDE.sub(other, sentence)
 
 
 def deal_words(rows: Sequence[Sequence[str]], seed: int) -> tuple[tuple[str, ...], ...]:

@@ -23,12 +23,12 @@ from scripts.words.checks import (
     check_seed,
     check_text,
     find_name,
-    normalised,
+    read_alternatives,
     read_yaml,
     tidy,
 )
 from scripts.words.codes import ClassCode, read_code
-from scripts.words.sentences import aggregate, deal_words, name_sentence
+from scripts.words.sentences import aggregate, deal_words, name_sentence, same_sentences
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class ConceptTable:
         reviewed: whether a reader who knows the anatomy has checked every sentence.
         source: what error messages call this table, usually its file.
         codes: what each of the N classes is called in a coding scheme, or None; empty where no class has one.
+        alternatives: other sentences that say the same, for training; N rows of K lists, or empty where there are none.
 
     Raises:
         ValueError: the table is incomplete or contradicts itself; the message names source and class.
@@ -63,6 +64,7 @@ class ConceptTable:
     reviewed: bool = False
     source: str = "concept table"
     codes: tuple[ClassCode | None, ...] = ()
+    alternatives: tuple[tuple[tuple[str, ...], ...], ...] = ()  # N x K x any number
 
     def __post_init__(self) -> None:
         check_names(self.concepts, "concept", self.source)
@@ -82,6 +84,10 @@ class ConceptTable:
                 )
             for concept, sentence in zip(self.concepts, row, strict=True):
                 check_text(sentence, f"{self.source}: class '{name}', concept '{concept}'")
+        if len(self.alternatives) not in (0, len(self.classes)):
+            raise ValueError(
+                f"{self.source}: {len(self.classes)} classes but {len(self.alternatives)} of alternatives."
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
@@ -96,7 +102,7 @@ class ConceptTable:
         check_keys(content, required=REQUIRED_KEYS, known=KNOWN_KEYS, where=source)
         concepts = as_list(content["concepts"], f"{source}: 'concepts'")
         check_names(concepts, "concept", source)
-        for key in {"name", "code"} & set(concepts):
+        for key in {"name", "code", "alternatives"} & set(concepts):
             raise ValueError(f"{source}: '{key}' is a key of the class itself; give the concept another name.")
         entries = as_list(content["classes"], f"{source}: 'classes'")
         for position, entry in enumerate(entries, start=1):
@@ -109,12 +115,20 @@ class ConceptTable:
             reviewed=content.get("reviewed", False),
             source=source,
             codes=tuple(read_code(entry.get("code"), f"{source}: class '{entry['name']}'") for entry in entries),
+            alternatives=tuple(
+                read_alternatives(entry.get("alternatives"), concepts, f"{source}: class '{entry['name']}'")
+                for entry in entries
+            ),
         )
 
     @property
     def sentences_flat(self) -> tuple[str, ...]:
         """All N * K sentences, class by class: sentence k of class i stands at i * K + k."""
         return tuple(sentence for row in self.sentences for sentence in row)
+
+    def alternatives_of(self, row: int) -> tuple[tuple[str, ...], ...]:
+        """The K lists of other sentences of a class, each empty where it has none."""
+        return self.alternatives[row] if self.alternatives else ((),) * len(self.concepts)
 
     @property
     def digest(self) -> str:
@@ -128,8 +142,7 @@ class ConceptTable:
 
         Such classes are no negatives of each other in the local alignment; i = j is always True.
         """
-        words = np.array([[normalised(sentence) for sentence in row] for row in self.sentences], dtype=object)
-        return np.asarray(words[:, None, :] == words[None, :, :], dtype=np.bool_)
+        return same_sentences(self.sentences)
 
     def as_format(self, name: str) -> ConceptTable:
         """The table in one of the formats of Table 2; the last two have one sentence a class, K = 1.
@@ -148,7 +161,7 @@ class ConceptTable:
             rows = tuple((name_sentence(label, self.modality),) for label in self.classes)
         else:
             raise ValueError(f"{self.source}: unknown text format '{name}', expected one of {', '.join(FORMATS)}.")
-        return replace(self, concepts=(name,), sentences=rows)
+        return replace(self, concepts=(name,), sentences=rows, alternatives=())
 
     def without(self, concept: str) -> ConceptTable:
         """The table less one concept.
@@ -163,6 +176,7 @@ class ConceptTable:
             self,
             concepts=self.concepts[:column] + self.concepts[column + 1 :],
             sentences=tuple(row[:column] + row[column + 1 :] for row in self.sentences),
+            alternatives=tuple(row[:column] + row[column + 1 :] for row in self.alternatives),
         )
 
     def replace_sentences(self, edits: Mapping[str, Mapping[str, str]]) -> ConceptTable:
@@ -182,7 +196,9 @@ class ConceptTable:
                 column = self.concepts.index(find_name(concept, self.concepts, "concept", self.source))
                 rows[self.classes.index(label)][column] = tidy(sentence)
         sentences = tuple(tuple(row) for row in rows)
-        return replace(self, sentences=sentences, reviewed=self.reviewed and sentences == self.sentences)
+        if sentences == self.sentences:
+            return self
+        return replace(self, sentences=sentences, reviewed=False, alternatives=())
 
     def swapped(self, first: str, second: str) -> ConceptTable:
         """The table with all sentences of two classes exchanged: each class is described as the other.
@@ -193,13 +209,33 @@ class ConceptTable:
         i, j = (self.classes.index(find_name(name, self.classes, "class", self.source)) for name in (first, second))
         if i == j:
             raise ValueError(f"{self.source}: '{first}' cannot be swapped with itself; name two classes.")
-        rows = list(self.sentences)
+        rows = list(range(len(self.classes)))
         rows[i], rows[j] = rows[j], rows[i]
-        return replace(self, sentences=tuple(rows))
+        return replace(
+            self,
+            sentences=tuple(self.sentences[row] for row in rows),
+            alternatives=tuple(self.alternatives_of(row) for row in rows),
+        )
+
+    def only(self, names: Sequence[str]) -> ConceptTable:
+        """The table of some of its classes, in the order in which they are named.
+
+        Raises:
+            ValueError: the table has no such class, or one is named twice.
+        """
+        labels = [find_name(name, self.classes, "class", self.source) for name in names]
+        rows = [self.classes.index(label) for label in labels]
+        return replace(
+            self,
+            classes=tuple(labels),
+            sentences=tuple(self.sentences[row] for row in rows),
+            codes=tuple(self.codes[row] for row in rows) if self.codes else (),
+            alternatives=tuple(self.alternatives_of(row) for row in rows),
+        )
 
     def shuffled(self, seed: int) -> ConceptTable:
         """The table with its words dealt anew at random, so that nothing but their number is left; see `deal_words`."""
-        return replace(self, sentences=deal_words(self.sentences, seed))
+        return replace(self, sentences=deal_words(self.sentences, seed), alternatives=())
 
 
 def load_concepts(
