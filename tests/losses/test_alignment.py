@@ -48,8 +48,9 @@ def plain_alignment(output, present=None, temperature=0.2, hard_negatives=3):
 
 
 def sample(output, index):
-    parts = {f.name: getattr(output, f.name)[index : index + 1] for f in fields(output)}
-    return BiPVLOutput(**{**parts, "same_sentence": output.same_sentence})
+    shared = {"same_sentence": output.same_sentence, "question": output.question}
+    parts = {f.name: getattr(output, f.name)[index : index + 1] for f in fields(output) if f.name not in shared}
+    return BiPVLOutput(**parts, **shared)
 
 
 def orthogonal_pair():

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from scripts.losses.targets import check_target, present_classes
+from scripts.losses.targets import asked_target, check_target, present_classes
+from scripts.networks.outputs import AskedClasses
 
 LOGITS = torch.zeros(2, 3, 4, 4, 4)
 
@@ -76,3 +79,40 @@ def test_present_classes_of_binary_masks():
     target[0, 1, 1, 1, 1] = 1
     target[1, :, 0] = 1
     assert present_classes(target, channels=2, exclusive=False).tolist() == [[False, True], [True, True]]
+
+
+class TestAskedTarget:
+    @staticmethod
+    def output(make_output, classes, *, num_classes=3, mirrored=False, exclusive=True):
+        output = make_output(classes=len(classes), exclusive=exclusive)
+        return replace(output, question=AskedClasses(classes, num_classes, mirrored))
+
+    def test_without_a_question_is_the_target_itself(self, make_output, make_target):
+        output = make_output()
+        target = make_target(output)
+        assert asked_target(output, target) is target
+
+    def test_numbers_the_classes_as_they_were_asked_for_and_leaves_the_others_to_the_background(self, make_output):
+        target = torch.zeros(2, 1, 4, 4, 4)
+        target[:, :, 0], target[:, :, 1], target[:, :, 2] = 1, 2, 3
+        found = asked_target(self.output(make_output, (2, 0)), target)
+        assert found[0, 0, :, 0, 0].tolist() == [2, 0, 1, 0]
+        assert found.dtype == target.dtype
+
+    def test_regions_are_chosen_and_ordered(self, make_output):
+        target = torch.zeros(2, 3, 4, 4, 4)
+        target[:, 1] = 1
+        found = asked_target(self.output(make_output, (2, 1), exclusive=False), target, exclusive=False)
+        assert found.flatten(2).amax(dim=-1)[0].tolist() == [0, 1]
+
+    def test_mirrored_from_left_to_right_with_the_image(self, make_output):
+        target = torch.zeros(2, 1, 4, 4, 4)
+        target[:, :, 0] = 1
+        found = asked_target(self.output(make_output, (0, 1, 2), mirrored=True), target)
+        assert found[0, 0, :, 0, 0].tolist() == [0, 0, 0, 1]
+
+    def test_label_of_no_class_of_the_data_set_raises(self, make_output):
+        target = torch.zeros(2, 1, 4, 4, 4)
+        target[0, 0, 0, 0, 0] = 4
+        with pytest.raises(ValueError, match=r"holds the values \[4\.0\]; it must hold integers from 0 to 3"):
+            asked_target(self.output(make_output, (2, 0)), target)

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ignite.engine import Engine, Events
 
-from scripts.training.words import prepare_words
+from scripts.training.words import QuestionRamp, prepare_words
+from scripts.words.questions import QuestionSampler
 from scripts.words.table import ConceptTable
 
 
@@ -14,6 +16,10 @@ class Reader(torch.nn.Module):
     def __init__(self, concepts: ConceptTable) -> None:
         super().__init__()
         self.concepts = concepts
+        self.learnt: list[ConceptTable] = []
+
+    def learn(self, concepts: ConceptTable) -> None:
+        self.learnt.append(concepts)
 
 
 class Wrapped(torch.nn.Module):
@@ -59,3 +65,28 @@ def test_only_the_first_of_several_processes_speaks(
 def test_swapped_words_are_not_trained_on(table: ConceptTable) -> None:
     with pytest.raises(ValueError, match=r"`swap` \['liver', 'spleen'\] .* set it in evaluation or inference"):
         prepare_words(Reader(table), swap=("liver", "spleen"))
+
+
+def test_network_learns_the_table_that_it_reads(table: ConceptTable) -> None:
+    reader = Reader(replace(table, reviewed=True))
+    prepare_words(Wrapped(reader))
+    assert reader.learnt == [reader.concepts]
+
+
+class TestQuestionRamp:
+    @pytest.mark.parametrize(
+        ("share", "expected"),
+        [(0.5, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]), (0.0, [1] * 8), (1.0, [n / 8 for n in range(1, 9)])],
+    )
+    def test_strength_rises_over_a_share_of_the_epochs(self, share: float, expected: list[float]) -> None:
+        questions = QuestionSampler(subset=0.5)
+        engine = Engine(lambda *_: None)
+        QuestionRamp(questions, share).attach(engine)
+        seen: list[float] = []
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: seen.append(questions.strength))
+        engine.run([0], max_epochs=8)
+        assert seen == pytest.approx(expected)
+
+    def test_impossible_share_raises(self) -> None:
+        with pytest.raises(ValueError, match="`share` is a part of the epochs, from 0 to 1; found 33"):
+            QuestionRamp(QuestionSampler(), 33)

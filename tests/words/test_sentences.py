@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.words.sentences import deal_words
+from scripts.words.sentences import deal_words, exchange_sides, same_sentences
 from scripts.words.table import ConceptTable
 
 CONCEPTS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs" / "concepts"
@@ -56,3 +56,22 @@ def test_a_shuffled_table_has_no_sentence_left_and_the_same_negatives(stem: str)
     assert [len(s.split()) for s in shuffled.sentences_flat] == [len(s.split()) for s in table.sentences_flat]
     assert shuffled.classes == table.classes
     assert shuffled.digest != table.digest
+
+
+@pytest.mark.parametrize(
+    ("sentence", "mirrored"),
+    [
+        ("On the patient's left side.", "On the patient's right side."),
+        ("Right of the midline, left-sided, LEFT.", "Left of the midline, right-sided, RIGHT."),
+        ("Turned leftward, the rightmost.", "Turned rightward, the leftmost."),
+        ("Bright cleft, upright.", "Bright cleft, upright."),
+    ],
+)
+def test_sides_are_exchanged_where_they_are_words(sentence: str, mirrored: str) -> None:
+    assert exchange_sides(sentence) == mirrored
+    assert exchange_sides(mirrored) == sentence
+
+
+def test_same_sentences_are_found_apart_from_case_and_spaces() -> None:
+    same = same_sentences([["A  bean.", "Left."], ["a bean.", "Right."]])
+    assert same.tolist() == [[[True, True], [True, False]], [[True, False], [True, True]]]

@@ -256,3 +256,60 @@ def test_wrong_words_are_put_to_a_class_after_the_format_is_made_and_are_logged(
 def test_an_option_that_does_not_fit_is_refused(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_concepts(write(tmp_path, TABLE), **options)
+
+
+class TestAlternatives:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "organs.yaml"
+        path.write_text(
+            """
+            modality: CT
+            concepts: [title, shape]
+            classes:
+              - {name: liver, title: Liver., shape: A wedge., alternatives: {shape: ["Wedge-like.", "Like a  wedge."]}}
+              - {name: aorta, title: Aorta., shape: A tube.}
+            """
+        )
+        return path
+
+    def test_are_read_by_class_and_concept(self, path: Path) -> None:
+        table = ConceptTable.load(path)
+        assert table.alternatives == (((), ("Wedge-like.", "Like a wedge.")), ((), ()))
+        assert table.alternatives_of(0)[1] == ("Wedge-like.", "Like a wedge.")
+
+    def test_follow_their_class_and_concept(self, path: Path) -> None:
+        table = ConceptTable.load(path)
+        assert table.only(["aorta", "liver"]).alternatives == table.alternatives[::-1]
+        assert table.swapped("aorta", "liver").alternatives == table.alternatives[::-1]
+        assert table.without("title").alternatives == ((("Wedge-like.", "Like a wedge."),), ((),))
+
+    def test_end_where_the_sentences_are_others(self, path: Path) -> None:
+        table = ConceptTable.load(path)
+        others = (table.as_format("name"), table.shuffled(1), table.replace_sentences({"liver": {"shape": "Flat."}}))
+        assert [other.alternatives for other in others] == [(), (), ()]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("[a]", r"class 'liver': 'alternatives' must be \{concept: \[sentence, ...\]\}, found"),
+            ("{form: [a]}", "class 'liver', alternatives has an unknown key 'form'"),
+            ("{shape: a}", "class 'liver': the alternatives of 'shape' must be a list, found str"),
+            ("{shape: ['']}", "class 'liver': an alternative of 'shape' is empty"),
+        ],
+    )
+    def test_bad_ones_raise_by_name(self, path: Path, content: str, message: str) -> None:
+        path.write_text(path.read_text().replace('{shape: ["Wedge-like.", "Like a  wedge."]}', content))
+        with pytest.raises(ValueError, match=message):
+            ConceptTable.load(path)
+
+
+class TestOnly:
+    def test_keeps_what_belongs_to_the_classes_in_the_order_asked_for(self, table: ConceptTable) -> None:
+        some = table.only(["CUBE", "left ball"])
+        assert some.classes == ("cube", "left ball")
+        assert some.sentences == (table.sentences[2], table.sentences[0])
+
+    def test_unknown_class_raises(self, table: ConceptTable) -> None:
+        with pytest.raises(ValueError, match="has no class 'cub'; did you mean 'cube'"):
+            table.only(["cub"])

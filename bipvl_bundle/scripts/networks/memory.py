@@ -73,9 +73,12 @@ class WordMemory:
             )
         if self.classes_are_fixed:
             _check_classes(content["classes"], table)
+            edited = content["digest"] != table.digest
         else:
             self._take_over(content, table)
-        if content["digest"] != table.digest and set(table.classes) <= set(content["classes"]):
+            rows = dict(zip(table.classes, table.sentences, strict=True))
+            edited = any(list(row) != self.learnt[name] for name, row in rows.items() if name in self.learnt)
+        if edited:
             warnings.warn(
                 f"The sentences in {table.source} are not those that the checkpoint was trained "
                 "with. The classes are the same, so it is used, with the sentences of the table.",
