@@ -374,7 +374,7 @@ def test_number_of_output_channels_must_fit_the_table(make_network, table):
 
 def test_words_for_other_classes_raise(make_network):
     other = ConceptTable("CT", ("shape",), ("spleen",), (("Round.",),))
-    with pytest.raises(ValueError, match="Words can be edited, classes cannot"):
+    with pytest.raises(ValueError, match="words can be edited, classes cannot"):
         make_network().set_concepts(other)
 
 
@@ -400,5 +400,5 @@ def test_other_words_leave_the_network_with_its_own(make_network, awaken, table,
         network.set_concepts(words)
         assert torch.equal(network(image), changed)
     assert all(a is b for a, b in zip(network.parameters(), other.parameters(), strict=True))
-    with pytest.raises(ValueError, match="Words can be edited, classes cannot"):
+    with pytest.raises(ValueError, match="words can be edited, classes cannot"):
         network.with_concepts(replace(table, classes=("a", "b", "c")))
