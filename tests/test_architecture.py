@@ -21,20 +21,24 @@ FLOORS: tuple[set[str], ...] = (
     {"experiments", "training", "inference", "benchmark", "report"},
     {"losses", "data", "dicom"},
     {"networks", "metrics"},
-    {"words", "configuration"},
-    {"whole_file"},
+    {"words", "configuration", "geometry"},
+    {"messages", "whole_file"},
 )
 # Modules that know less than their floor allows.
 ONLY: dict[str, set[str]] = {
     "losses": {"losses", "networks.outputs"},
-    "networks": {"networks", "words"},
-    "metrics": {"metrics", "whole_file"},
-    "words": {"words", "whole_file"},
-    "configuration": {"configuration"},
+    "networks": {"networks", "words", "messages"},
+    "metrics": {"metrics", "geometry", "messages", "whole_file"},
+    "words": {"words", "messages", "whole_file"},
+    "configuration": {"configuration", "messages"},
+    "geometry": {"geometry"},
+    "messages": {"messages"},
 }
 TOP_MODULES = {"cli", "whole_file"}
 WITHOUT_TORCH = (
+    "messages",
     "words",
+    "geometry",
     "configuration.lint",
     "report.pictures",
     "data.folds",

@@ -16,12 +16,6 @@ class Reader(torch.nn.Module):
         self.concepts = concepts
 
 
-class Wrapped(torch.nn.Module):
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-
 @pytest.fixture
 def unreviewed(table: ConceptTable) -> ConceptTable:
     return replace(table, reviewed=False, source="organs.yaml")
@@ -30,7 +24,7 @@ def unreviewed(table: ConceptTable) -> ConceptTable:
 def test_unreviewed_words_are_told_once_with_the_table_and_what_to_do(
     unreviewed: ConceptTable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    check_training_words(Wrapped(Reader(unreviewed)))
+    check_training_words(torch.nn.DataParallel(Reader(unreviewed)))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     message = record.getMessage()

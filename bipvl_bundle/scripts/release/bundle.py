@@ -12,13 +12,14 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from scripts.networks.weights import in_half, read_weights, write_weights
 from scripts.release.card import card, front_matter
 from scripts.release.description import BUNDLE_ROOT, Release, load_release
 from scripts.release.figures import RECORD, SCORES, Figures, measure, read_figures
 from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
 from scripts.release.metadata import metadata
-from scripts.release.weights import digest_of, in_half, read_weights, write_weights
 from scripts.training.checkpoints import load_model
+from scripts.whole_file import digest_of
 
 FILE_LIMIT = 25_000_000  # bytes, of a file in the Model Zoo's repository
 OVERLAYS = ("evaluate.yaml", "multi_gpu_train.yaml", "multi_gpu_evaluate.yaml", "exported.yaml")

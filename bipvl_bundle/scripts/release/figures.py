@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.experiments.comparison import Scored, Summary, read_scores, summarise
-from scripts.release.weights import digest_of
+from scripts.whole_file import digest_of
 
 RECORD = "figures.json"
 SCORES = "metrics_per_case.csv"

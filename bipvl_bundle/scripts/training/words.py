@@ -8,6 +8,8 @@ from typing import Any
 
 import ignite.distributed as idist
 
+from scripts.training.distributed import unwrap
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,7 +26,7 @@ def check_training_words(network: Any, swap: Sequence[str] | None = None) -> Non
         ValueError: ``swap`` is set. It is a question to a trained network, and the folder that the run would
             write to is that network's.
     """
-    table = getattr(getattr(network, "module", network), "concepts", None)
+    table = getattr(unwrap(network), "concepts", None)
     if table is None:
         return
     if swap is not None:

@@ -19,9 +19,9 @@ from scripts.data.check.table import case_table, class_table, csv_rows, problem_
 from scripts.data.check.verdict import Finding, Settings, cache_bytes, judge
 from scripts.data.datalist import datalist_sections, load_datalist
 from scripts.data.folds import require_fold, split_folds
-from scripts.data.grid import memory_text
 from scripts.data.items import Item
 from scripts.data.transforms import CheckCased
+from scripts.messages.phrases import byte_size, root_cause
 from scripts.metrics.report import check_output_folder
 from scripts.whole_file import write_rows
 from scripts.words.checks import read_yaml
@@ -125,7 +125,7 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
         parser.get_parsed_content("class_names")
         return []
     except Exception as error:  # monai wraps whatever the table raises
-        reason = _root(error)
+        reason = root_cause(error)
         if not isinstance(reason, ValueError):
             raise reason from error
         content = read_yaml(Path(parser.get_parsed_content("concepts_file")))
@@ -135,13 +135,6 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
             raise reason from error
     parser.update({"class_names": names})
     return [Finding(True, str(reason))]
-
-
-def _root(error: BaseException) -> BaseException:
-    """The reason behind the exceptions that monai.bundle wraps around it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _case_check(parser: ConfigParser) -> CaseCheck:
@@ -213,8 +206,8 @@ def _tell(reports: Sequence[CaseReport], settings: Settings, findings: Sequence[
     total = sum(report.section == "training" for report in reports)
     sizes = [total - len(part) for part in settings.training_parts]
     print(f"held out by fold: {', '.join(map(str, sizes))} of {total} cases; test cases: {len(reports) - total}")
-    memory = f" of this machine's {memory_text(settings.memory)}" if settings.memory else ""
-    cache = memory_text(cache_bytes(reports, settings.cache_rate))
+    memory = f" of this machine's {byte_size(settings.memory)}" if settings.memory else ""
+    cache = byte_size(cache_bytes(reports, settings.cache_rate))
     print(f"cache_rate {settings.cache_rate:g}: up to {cache}{memory}")
     for finding in findings:
         print(f"{'error' if finding.fatal else 'warning'}: {finding.text}")
