@@ -17,9 +17,10 @@ from scripts.configuration.check import check_config
 from scripts.data.check.case import CaseCheck, CaseReport, Intensity
 from scripts.data.check.table import case_table, class_table, csv_rows, problem_lines
 from scripts.data.check.verdict import Finding, Settings, cache_bytes, judge
-from scripts.data.datalist import datalist_sections, load_datalist
+from scripts.data.datalist import check_datalist_labels, datalist_sections, load_datalist
 from scripts.data.folds import require_fold, split_folds
 from scripts.data.items import Item
+from scripts.data.label_names import names_in_files
 from scripts.data.transforms import CheckCased
 from scripts.messages.phrases import byte_size, root_cause
 from scripts.metrics.report import check_output_folder
@@ -78,7 +79,7 @@ def check_data(
     reports = list(tqdm(_reports(jobs, check, workers), "Checking", len(jobs), unit="case", disable=not progress))
     if output:
         write_rows(Path(output), csv_rows(reports, settings.class_names))
-    findings = [*words, *_shared_cases(jobs), *judge(reports, settings)]
+    findings = [*words, *_label_names(parser), *_shared_cases(jobs), *judge(reports, settings)]
     _tell(reports, settings, findings, max_rows)
     if any(finding.fatal for finding in findings):
         raise SystemExit(1)
@@ -135,6 +136,19 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
             raise reason from error
     parser.update({"class_names": names})
     return [Finding(True, str(reason))]
+
+
+def _label_names(parser: ConfigParser) -> list[Finding]:
+    """That the datalist calls the labels otherwise than the concept table."""
+    names, exclusive, transforms = (
+        parser.get_parsed_content(key) for key in ("class_names", "exclusive", "label_transforms")
+    )
+    names = names_in_files(names, exclusive=exclusive, label_transforms=transforms)
+    try:
+        check_datalist_labels(parser.get_parsed_content("dataset_dir"), names) if names else None
+    except ValueError as error:
+        return [Finding(True, str(error))]
+    return []
 
 
 def _case_check(parser: ConfigParser) -> CaseCheck:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from scripts.data.datalist import NIFTI_SUFFIXES, load_datalist
 from scripts.data.items import Item
 from scripts.messages.phrases import some
+from scripts.trust.parsing import read_mapping
 
 LAST_CT_OF_AMOS = 500
 """AMOS22 numbers its 500 CT scans from 1 to 500 and its 100 MR scans from 501 to 600."""
@@ -124,7 +124,7 @@ def msd(source: Path) -> OfficialCases:
         ValueError: dataset.json is none; see `load_datalist`.
     """
     training = load_datalist(source)
-    content: dict[str, Any] = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    content = read_mapping(source / "dataset.json", "an object")
     modality, labels = (_text_mapping(content.get(key)) for key in ("modality", "labels"))
     return OfficialCases(str(content.get("name", source.name)), modality, labels, training)
 
