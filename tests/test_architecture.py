@@ -21,24 +21,31 @@ FLOORS: tuple[set[str], ...] = (
     {"experiments", "training", "inference", "benchmark", "report"},
     {"losses", "data", "dicom"},
     {"networks", "metrics"},
-    {"words", "configuration"},
-    {"whole_file"},
+    {"words", "configuration", "geometry"},
+    {"messages", "trust", "whole_file"},
 )
 # Modules that know less than their floor allows.
 ONLY: dict[str, set[str]] = {
     "losses": {"losses", "networks.outputs"},
-    "networks": {"networks", "words"},
-    "metrics": {"metrics", "whole_file"},
-    "words": {"words", "whole_file"},
-    "configuration": {"configuration"},
+    "networks": {"networks", "words", "messages"},
+    "metrics": {"metrics", "geometry", "messages", "whole_file"},
+    "words": {"words", "messages", "trust", "whole_file"},
+    "configuration": {"configuration", "messages", "trust"},
+    "geometry": {"geometry"},
+    "messages": {"messages"},
+    "trust": {"trust"},
 }
 TOP_MODULES = {"cli", "whole_file"}
 WITHOUT_TORCH = (
+    "messages",
+    "trust",
     "words",
+    "geometry",
     "configuration.lint",
     "report.pictures",
     "data.folds",
     "data.items",
+    "data.label_names",
     "data.datalist",
     "data.own",
 )

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts.whole_file import whole_file
+from scripts.whole_file import digest_of, whole_file
 
 WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from scripts.whole_file import whole_file
+from scripts.whole_file import digest_of, whole_file
 for _ in range(300):
     with whole_file(Path(sys.argv[2])) as part:
         part.write_text(sys.argv[3] * 10000)
@@ -53,3 +53,9 @@ def test_two_processes_may_write_the_same_file(bundle_root: Path, tmp_path: Path
     assert [process.returncode for process in processes] == [0, 0], errors
     assert path.read_text() in ("a" * 10000, "b" * 10000)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert digest_of(tmp_path / "a").startswith("ba7816bf8f01cfea")
+    assert digest_of(tmp_path / "a", "md5") == "900150983cd24fb0d6963f7d28e17f72"

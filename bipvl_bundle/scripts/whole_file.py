@@ -1,8 +1,9 @@
-"""Files that are whole or not there, also where several processes write the same one."""
+"""Files that are whole or not there, also where several processes write the same one; and their digests."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,3 +39,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def digest_of(path: str | Path, kind: str = "sha256") -> str:
+    """The digest of a file's content, in hexadecimal."""
+    return hashlib.new(kind, Path(path).read_bytes()).hexdigest()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts.benchmark.report import Report, describe_machine, markdown
+from scripts.benchmark.report import Report, describe_machine
 from scripts.benchmark.setup import GUIDED, PLAIN, Setup
 from scripts.benchmark.timing import Spread
 
@@ -67,10 +67,6 @@ def test_folder_with_measurements_raises_and_is_left(report, make_setup):
     report.record(make_setup(), task="forward")
     with pytest.raises(FileExistsError, match="holds measurements already; choose another `output_dir`"):
         Report(report.folder, "Another.")
-
-
-def test_markdown_has_a_line_for_each_row():
-    assert markdown(("a", "b"), [{"b": "2", "a": "1"}]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
 
 
 def test_machine_is_described_with_its_threads():

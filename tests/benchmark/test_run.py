@@ -7,7 +7,7 @@ import torch
 
 from scripts.benchmark.command import benchmark
 from scripts.benchmark.memory import peak_memory
-from scripts.benchmark.operations import count_operations, count_parameters
+from scripts.benchmark.operations import count_operations
 from scripts.benchmark.run import MEASUREMENTS
 from scripts.benchmark.setup import GUIDED, PLAIN
 from scripts.benchmark.tasks import training_step
@@ -25,8 +25,6 @@ def small(small_bert):
 def test_both_networks_share_the_backbone_and_its_weights(make_setup):
     networks = make_setup().networks()
     assert networks[GUIDED].backbone is networks[PLAIN]
-    assert count_parameters(networks[PLAIN]) == sum(p.numel() for p in networks[GUIDED].backbone.parameters())
-    assert count_parameters(networks[PLAIN]) < count_parameters(networks[GUIDED])
 
 
 def test_operations_are_those_of_products(make_setup):

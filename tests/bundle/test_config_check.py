@@ -144,6 +144,33 @@ class TestKeys:
         with pytest.raises(FileNotFoundError, match=r"cannot find the config file .*absent\.yaml"):
             check_config([base, base.replace("train", "absent")])
 
+    @pytest.mark.parametrize(
+        ("overlay", "message"),
+        [
+            ("", r"overlay\.yaml' holds nothing; expected a mapping .*an overlay is never empty"),
+            ("# only a comment", r"overlay\.yaml' holds nothing"),
+            ("- max_epochs: 3", r"overlay\.yaml' holds a list; expected a mapping"),
+            ("max_epochs", r"overlay\.yaml' holds a str; expected a mapping"),
+            ("max_epochs: 3\nmax_epochs: 4", r"(?s)overlay\.yaml' is no valid YAML: key 'max_epochs' given twice"),
+            ("window: {low: 1, low: 2}", r"(?s)overlay\.yaml' is no valid YAML: key 'low' given twice"),
+        ],
+    )
+    def test_a_file_that_is_no_overlay_is_refused_by_name(
+        self, base: str, write: Write, overlay: str, message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            check_config([base, write("overlay.yaml", overlay)])
+
+    def test_a_key_given_twice_in_json_is_refused(self, base: str, write: Write) -> None:
+        with pytest.raises(ValueError, match=r"overlay\.json' is no valid JSON: key 'max_epochs' given twice"):
+            check_config([base, write("overlay.json", '{"max_epochs": 3, "max_epochs": 4}')])
+
+    @pytest.mark.parametrize("name", ["../../X", "/X", "a/b", "", ".", "a\\nb"])
+    def test_a_name_that_leads_elsewhere_is_told(self, base: str, write: Write, name: str) -> None:
+        known = write("train.yaml", TRAIN + "dataset_name: mine\n")
+        problem = only(check_config([known, write("overlay.yaml", f'dataset_name: "{name}"')]))
+        assert "overlay.yaml: dataset_name" in problem
+
 
 class TestLint:
     @pytest.mark.parametrize(
@@ -258,6 +285,18 @@ class TestCheckRun:
         with pytest.raises(RuntimeError, match="check_run") as raised:
             self.run(base, max_epochs="null")
         assert "'max_epochs' is the text 'null'" in str(raised.value.__cause__)
+
+    @pytest.mark.filterwarnings("ignore:Duplicate key")  # monai's, which goes on
+    def test_a_key_given_twice_stops_the_run(self, base: str, write: Write) -> None:
+        with pytest.raises(RuntimeError, match="check_run") as raised:
+            self.run([base, write("overlay.yaml", "max_epochs: 3\nmax_epochs: 4")])
+        assert "key 'max_epochs' given twice" in str(raised.value.__cause__)
+
+    def test_a_name_that_leads_elsewhere_stops_the_run(self, base: str, write: Write) -> None:
+        known = write("train.yaml", TRAIN + "dataset_name: mine\n")
+        with pytest.raises(RuntimeError, match="check_run") as raised:
+            self.run(known, dataset_name="../../X")
+        assert "dataset_name becomes the name of a file or a folder" in str(raised.value.__cause__)
 
     def test_keys_of_an_overlay_are_among_the_nearest(self, base: str, write: Write) -> None:
         overlay = write("overlay.yaml", "extra_steps: 9\nmax_epochs: '@extra_steps'")

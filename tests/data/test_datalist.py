@@ -138,6 +138,13 @@ class TestLoadDatalist:
             ([1], "holds a list; expected an object"),
             ({"test": ["x"]}, "has no section 'training'.*Sections with entries: test"),
             ({"training": []}, "has an empty section 'training'.*Sections with entries: none"),
+            ('{"training": ["a.nii"], "training": ["b.nii"]}', r"no valid JSON: key 'training' given twice"),
+            ({"training": ["$print(1).nii"]}, r"dataset\.json': 'training', entry 0 begins with '\$'"),
+            ({"training": [{"image": {"_target_": "os.getcwd"}}]}, r"entry 0: 'image' has the key '_target_'"),
+            ({"training": ["a.nii"], "name": ["%x"]}, r"dataset\.json': 'name', entry 0 begins with '%'"),
+            ({"training": [{"image": "a.nii", "label": "b.nii", "patient": "@p"}]}, r"'patient' begins with '@'"),
+            ({"training": [{"image": "a.nii", "label": "b.nii", "case": "../a"}]}, r"json': case becomes the name of"),
+            ({"training": [{"image": "a.nii", "label": "b.nii", "case": ["a"]}]}, r"json': case must be text"),
             ({"training": {"image": "x"}}, "has no list as section 'training'"),
             ({"training": [7]}, "entry 0 of section 'training' of '.*' is 7; expected"),
             ({"training": [{"label": "x"}]}, "has image None; expected a path or a list of paths"),
@@ -173,6 +180,9 @@ class TestLoadDatalist:
 
 class TestFoldsOfADataSet:
     def test_training_and_validation_items_part_the_data_set(self, dataset: Path) -> None:
+        write(dataset, {**json.loads((dataset / "dataset.json").read_text()), "labels": {"1": "aorta"}})
+        with pytest.raises(ValueError, match=r"dataset\.json' names the labels 1 aorta; the concept table has 2"):
+            training_items(dataset, 0, 2, 5, class_names=["aorta", "left ventricle"])
         training, validation = training_items(dataset, 0, 2, 5), validation_items(dataset, 0, 2, 5)
         assert len(training) == len(validation) == 2
         assert sorted(item["case"] for item in training + validation) == [f"heart_{n}" for n in (1, 2, 3, 4)]

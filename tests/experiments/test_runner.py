@@ -9,7 +9,7 @@ import pytest
 
 from scripts.experiments.description import ExperimentSet
 from scripts.experiments.loading import parse_set
-from scripts.experiments.runner import Runner, count_parameters
+from scripts.experiments.runner import Runner, parameters_in
 
 ALL = [
     "training full/fold0_seed0",
@@ -216,4 +216,4 @@ def test_state_of_a_run(described: ExperimentSet, launch: Any) -> None:
 
 def test_parameters_of_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"nothing")
-    assert count_parameters(tmp_path / "model.pt") is None
+    assert parameters_in(tmp_path / "model.pt") is None

@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 
 from scripts.release.bundle import release_bundle
 from scripts.release.figures import RECORD, SCORES, Figures
-from scripts.release.weights import digest_of
+from scripts.whole_file import digest_of
 from scripts.words.table import ConceptTable
 
 HEAD = "case,class,dice,hd95_mm,nsd,missed,spurious,voxels_reference,voxels_prediction\n"

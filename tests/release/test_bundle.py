@@ -232,6 +232,36 @@ class TestBadInput:
         with pytest.raises(ValueError, match="max_epocs"):
             release_bundle(str(describe(options={**tiny_options, "max_epocs": 3})), str(tmp_path))
 
+    @pytest.mark.parametrize("name", ["../../escaped", "/escaped", ""])
+    def test_a_name_that_leaves_the_bundle(
+        self, describe: Describe, tiny_options: dict[str, Any], tmp_path: Path, name: str
+    ) -> None:
+        overlay = tmp_path / "mine.yaml"
+        overlay.write_text(yaml.safe_dump({"dataset_name": name}))
+        options = {key: value for key, value in tiny_options.items() if key != "dataset_name"}
+        for changes in (
+            {"options": {**options, "dataset_name": name}},
+            {"overlays": [str(overlay)], "options": options},
+        ):
+            with pytest.raises(ValueError, match="dataset_name becomes the name of a file or a folder"):
+                release_bundle(str(describe(**changes)), str(tmp_path / "out"))
+        overlay.write_text(f"dataset_name: \"$'{name or '.'}'\"")  # only known once it is evaluated
+        with pytest.raises(ValueError, match="dataset_name becomes the name of a file or a folder"):
+            release_bundle(str(describe(overlays=[str(overlay)], options=options)), str(tmp_path / "out"))
+        assert not [path for path in tmp_path.rglob("*") if "escaped" in path.name or path.name == "bipvl_mine"]
+
+    @pytest.mark.parametrize(
+        "record", ['{"evaluate_on": "$print(1)"}', '{"a": 1, "a": 2}', "[]", '{"evaluate_on": "test"}', '{"evil": 1}']
+    )
+    def test_a_record_of_figures_that_is_none(
+        self, describe: Describe, figures: Path, tmp_path: Path, record: str
+    ) -> None:
+        (tmp_path / "figures").mkdir()
+        (tmp_path / "figures/metrics_per_case.csv").write_bytes((figures / "metrics_per_case.csv").read_bytes())
+        (tmp_path / "figures/figures.json").write_text(record)
+        with pytest.raises(ValueError, match=r"figures\.json'"):
+            release_bundle(str(describe(figures=str(tmp_path / "figures"))), str(tmp_path / "out"))
+
     def test_nothing_to_take_the_figures_from(self, describe: Describe, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="names no `figures`"):
             release_bundle(str(describe(figures=None)), str(tmp_path))

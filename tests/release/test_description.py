@@ -36,6 +36,13 @@ def test_those_of_the_project_are_valid(path: Path) -> None:
         ({"name": "BiPVL Mine"}, "name is 'BiPVL Mine'; expected small letters"),
         ({"overlays": "dataset_hippocampus.yaml"}, "overlays is 'dataset_hippocampus.yaml'; expected a list"),
         ({"options": ["a"]}, "options is .*; expected a mapping"),
+        ({"options": {"max_epochs": "$print(1)"}}, r"'options': 'max_epochs' begins with '\$'"),
+        ({"options": {"inferer": {"_target_": "os.getcwd"}}}, r"'options': 'inferer' has the key '_target_'"),
+        ({"options": {"inferer#_target_": "os.getcwd"}}, r"'options' has the key 'inferer#_target_'"),
+        ({"options": {"roi_size": [32, "@spacing"]}}, r"'roi_size', entry 1 begins with '@'"),
+        ({"title": "%/etc/passwd"}, r"'title' begins with '%'"),
+        ({"references": ["$x"]}, r"'references', entry 0 begins with '\$'"),
+        ({"changelog": {"1.2.0": "$x"}}, r"'changelog': '1\.2\.0' begins with '\$'"),
     ],
 )
 def test_malformed(describe: Describe, changes: dict[str, Any], message: str) -> None:
@@ -52,3 +59,6 @@ def test_absent_or_no_mapping(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ValueError, match="no valid YAML"):
         load_release(tmp_path / "broken.yaml")
+    (tmp_path / "twice.yaml").write_text("name: a\nname: b\n")
+    with pytest.raises(ValueError, match="key 'name' given twice"):
+        load_release(tmp_path / "twice.yaml")

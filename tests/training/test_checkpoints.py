@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from scripts.training.checkpoints import BestModel, LastState, load_model, save_atomically
+from scripts.training.checkpoints import BestModel, LastState, load_model
 
 
 def network(value: float = 0.0) -> nn.Linear:
@@ -22,31 +22,6 @@ def network(value: float = 0.0) -> nn.Linear:
 
 def saved_value(path: Path) -> float:
     return float(torch.load(path, weights_only=True)["model"]["bias"][0])
-
-
-class TestSaveAtomically:
-    def test_makes_the_folder_and_leaves_nothing_else(self, tmp_path: Path) -> None:
-        save_atomically({"a": torch.ones(1)}, tmp_path / "new/folder/x.pt")
-        assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["x.pt"]
-
-    def test_failure_keeps_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "x.pt"
-        save_atomically({"a": torch.ones(1)}, path)
-        before = path.read_bytes()
-
-        def save(content: Any, target: Path) -> None:
-            target.write_bytes(b"half")
-            raise RuntimeError("PytorchStreamWriter failed writing file")  # what torch makes of a full disk
-
-        monkeypatch.setattr(torch, "save", save)
-        with pytest.raises(OSError, match=r"x\.pt could not be written: PytorchStreamWriter.*untouched"):
-            save_atomically({"a": torch.zeros(1)}, path)
-        assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x.pt", before)]
-
-    def test_file_in_place_of_the_folder(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("in the way")
-        with pytest.raises(OSError, match=r"could not be written.*set `ckpt_dir`"):
-            save_atomically({}, tmp_path / "file/x.pt")
 
 
 class TestLoadModel:

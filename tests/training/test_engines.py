@@ -44,9 +44,7 @@ class TestParameterGroups:
     def test_text_encoder_learns_no_faster_than_its_own_rate_and_the_rest(self, rate: float, of_text: float) -> None:
         network = nn.Module()
         network.text_encoder, network.rest = nn.Linear(2, 2), nn.Linear(3, 3)
-        whole = nn.Module()
-        whole.module = network  # as DistributedDataParallel wraps it
-        for given in (network, whole):
+        for given in (network, nn.DataParallel(network)):
             rates = {"learning_rate": rate, "text_learning_rate": 1e-4}
             groups = torch.optim.SGD(
                 parameter_groups(given, nn.MSELoss(), **rates, weight_decay=0.0), lr=rate

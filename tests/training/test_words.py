@@ -22,12 +22,6 @@ class Reader(torch.nn.Module):
         self.learnt.append(concepts)
 
 
-class Wrapped(torch.nn.Module):
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-
 @pytest.fixture
 def unreviewed(table: ConceptTable) -> ConceptTable:
     return replace(table, reviewed=False, source="organs.yaml")
@@ -36,7 +30,7 @@ def unreviewed(table: ConceptTable) -> ConceptTable:
 def test_unreviewed_words_are_told_once_with_the_table_and_what_to_do(
     unreviewed: ConceptTable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prepare_words(Wrapped(Reader(unreviewed)))
+    prepare_words(torch.nn.DataParallel(Reader(unreviewed)))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     message = record.getMessage()
@@ -69,7 +63,7 @@ def test_swapped_words_are_not_trained_on(table: ConceptTable) -> None:
 
 def test_network_learns_the_table_that_it_reads(table: ConceptTable) -> None:
     reader = Reader(replace(table, reviewed=True))
-    prepare_words(Wrapped(reader))
+    prepare_words(torch.nn.DataParallel(reader))
     assert reader.learnt == [reader.concepts]
 
 

@@ -69,9 +69,9 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (TABLE, "- a\n- b\n", r"shapes\.yaml: expected a mapping with the keys modality.*found list"),
-        (TABLE, "", r"shapes\.yaml: expected a mapping.*found NoneType"),
-        (TABLE, "a: [", r"shapes\.yaml is not readable as YAML"),
+        (TABLE, "- a\n- b\n", r"shapes\.yaml' holds a list; expected a mapping with the keys modality"),
+        (TABLE, "", r"shapes\.yaml' holds nothing; expected a mapping"),
+        (TABLE, "a: [", r"shapes\.yaml' is no valid YAML"),
         ("modality: MR", "modalty: MR", r"unknown key 'modalty'; did you mean 'modality'\?"),
         ("modality: MR\n", "", r"shapes\.yaml lacks 'modality'"),
         ("modality: MR", "modality: ''", r"shapes\.yaml: modality is empty"),
@@ -101,6 +101,20 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         ("shape: Round", "shape:", r"class 'left ball', concept 'shape' is empty"),
         ("shape: Round", "shape: 3", r"class 'left ball', concept 'shape' must be text, found 3"),
         ("shape: Round", "shape: {dark: round}", r"class 'left ball', concept 'shape' must be text"),
+        ("shape: Round", "shape: $print(1)", r"class 'left ball', concept 'shape' begins with '\$'"),
+        ("shape: Round", "shape: '%/etc/passwd'", r"class 'left ball', concept 'shape' begins with '%'"),
+        ("shape: Round", r'shape: "Ro\u200bund"', r"concept 'shape' has the invisible character U\+200B"),
+        ("shape: Round", r'shape: "Ro\x07und"', r"concept 'shape' has the invisible character U\+0007"),
+        ("name: cube", "name: '@cube'", r"class name begins with '@'"),
+        ("name: cube", r'name: "cu\u00adbe"', r"class name has the invisible character U\+00AD \(SOFT HYPHEN\)"),
+        ("name: cube", "name: Mean", r"a class is called 'Mean', which stands for the mean over the classes in tables"),
+        (
+            "name: cube",
+            "name: background",
+            r"a class is called 'background', which stands for what belongs to no class",
+        ),
+        ("modality: MR", "modality: '$MR'", r"modality begins with '\$'"),
+        ("[title, shape]", "[title, $shape]", r"concept name begins with '\$'"),
     ],
 )
 def test_a_faulty_file_is_refused_by_name(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -199,6 +213,8 @@ def test_sentences_are_replaced_in_a_new_table(table: ConceptTable) -> None:
         ({"cube": {"colour": "x"}}, r"no concept 'colour'; known: title, shape"),
         ({"cube": {"shape": " "}}, r"class 'cube', concept 'shape' is empty"),
         ({"cube": {"shape": 3}}, r"class 'cube', concept 'shape' must be text, found 3"),
+        ({"cube": {"shape": "$x"}}, r"class 'cube', concept 'shape' begins with '\$'"),
+        ({"cube": {"shape": "a\u200bb"}}, r"class 'cube', concept 'shape' has the invisible character"),
         ({"cube": "x"}, r"class 'cube': expected \{concept: sentence\}, found 'x'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations, counted and not measured."""
+"""Floating-point operations, counted and not measured."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from scripts.benchmark.setup import Setup
 from scripts.networks.bipvl_seg import BiPVLSeg
-
-
-def count_parameters(network: nn.Module) -> int:
-    """All that are trained."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 @torch.no_grad()

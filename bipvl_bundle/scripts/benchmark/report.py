@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import transformers
 
 from scripts.benchmark.setup import GUIDED, PLAIN, Setup
 from scripts.benchmark.timing import Spread
+from scripts.messages.tables import markdown
 
 GOALS: Mapping[str, Mapping[str, float]] = {
     "cpu": {"forward": 1.20, "training step": 1.35, "whole case": 1.20, "memory, training step": 1.25},
@@ -89,16 +90,10 @@ class Report:
         """Write both tables; returns the Markdown file."""
         parts = [self.machine, ""]
         for columns, rows in ((COMPARED, self.compared), (COUNTED, self.counted)):
-            parts += [*markdown(columns, rows), ""] if rows else []
+            parts += [*markdown(columns, ([row[column] for column in columns] for row in rows)), ""] if rows else []
         path = self.folder / "benchmark.md"
         path.write_text("\n".join(parts), encoding="utf-8")
         return path
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The lines of a table."""
-    lines = [columns, ["---"] * len(columns), *([row[column] for column in columns] for row in rows)]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def describe_machine(threads: int) -> str:

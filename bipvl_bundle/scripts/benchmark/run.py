@@ -13,6 +13,7 @@ from scripts.benchmark.report import Report
 from scripts.benchmark.setup import GUIDED, PLAIN, Setup
 from scripts.benchmark.timing import Sample, Spread, Stopwatch, Task
 from scripts.benchmark.volumes import write_case
+from scripts.networks.weights import count_parameters
 
 MEASUREMENTS = ("sizes", "forward", "step", "case", "scores", "loading", "memory")
 
@@ -44,7 +45,7 @@ class Run:
     def sizes(self, networks: dict[str, nn.Module]) -> None:
         """Parameters, and operations of a forward."""
         for what, count, unit in (
-            ("parameters", operations.count_parameters, 1e6),
+            ("parameters", lambda network: count_parameters(dict(network.named_parameters())), 1e6),
             ("operations, forward", lambda network: operations.count_operations(self.setup, network), 1e9),
         ):
             values = {name: count(network) for name, network in networks.items()}

@@ -19,6 +19,7 @@ from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, Config
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MACRO_KEY, MERGE_KEY, merge_kv
 from monai.utils import ensure_tuple
 
+from scripts.configuration.files import check_running_files, name_problems, read_config_file
 from scripts.configuration.lint import lint, nearest_id, shown_id, walk_ids
 
 __all__ = ["check", "check_config", "check_run", "config_sets"]
@@ -50,6 +51,7 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
       base has an empty mapping, and the arguments of a component: the signature of its target judges those.
     - A switch or a number is not replaced by the text "true", "false" or "null", as the command line gives it.
     - Every ``_target_`` imports and its arguments bind; every ``@`` reference resolves.
+    - What folders are called after, such as ``dataset_name``, leads to no other place.
 
     Args:
         config_file: as for ``monai.bundle run``: one path or a list of paths.
@@ -58,12 +60,10 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
 
     Raises:
         FileNotFoundError: a file of the set does not exist.
+        ValueError: a file is no mapping, or has a key twice.
     """
     files = [Path(path) for path in ensure_tuple(config_file)]
-    for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"cannot find the config file {path}: expected a YAML or JSON file; check the path")
-    sources = [(str(path), ConfigParser.load_config_file(path)) for path in files] + [(OVERRIDES, overrides)]
+    sources = [(str(path), read_config_file(path)) for path in files] + [(OVERRIDES, overrides)]
     parser = ConfigParser(ConfigParser.load_config_files(str(files[0])))
     sibling = _sibling(files[0])
     findings = [found for source, pairs in sources[1:] for found in _merge(source, pairs, parser, sibling)]
@@ -71,6 +71,7 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
     problems = [text for id, text in findings if not _is_used(id, used)]
     base = ConfigParser(ConfigParser.load_config_files(str(files[0])))
     problems += [f"{_origin(id, sources)}: {text}" for id, text in _texts_for_switches(parser.get(), [base, sibling])]
+    problems += [f"{_origin(id, sources)}: {text}" for id, text in name_problems(parser)]
     meta = Path(meta_file) if meta_file else files[0].parent / "metadata.json"
     if meta.is_file():
         parser.read_meta(str(meta))
@@ -90,8 +91,8 @@ def check_run(entry: str = "train.yaml") -> None:
         entry: name of the file in which this call stands, beside the first config file of the run.
 
     Raises:
-        ValueError: there is an unknown key; the nearest known key is named. Or the command line has given a text,
-            such as "false", for a switch.
+        ValueError: there is an unknown key; the nearest known key is named. The command line has given a text, such
+            as "false", for a switch. A config file has a key twice. A name, such as ``dataset_name``, is a path.
     """
     workflow = _calling_workflow()
     if workflow is None:
@@ -114,7 +115,10 @@ def check_run(entry: str = "train.yaml") -> None:
             "nothing reads it, so it would change nothing. Correct it; `python -m scripts.configuration.check` with "
             "the same files and options says where it stands"
         )
-    texts = [text for _, text in _texts_for_switches(merged, known)]
+    check_running_files()
+    texts = [
+        text for found in (_texts_for_switches(merged, known), name_problems(workflow.parser)) for _, text in found
+    ]
     if texts:
         raise ValueError("; ".join(texts))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.data.folds import fold_split
 from scripts.data.items import Item, files_of, images_of
+from scripts.data.label_names import check_label_names
 from scripts.data.partition import require_unseen
+from scripts.trust.parsing import read_mapping
+from scripts.trust.plain import require_name, require_plain
 
 PathLike = str | os.PathLike[str]
 
@@ -55,10 +57,28 @@ def datalist_sections(dataset_dir: PathLike) -> list[str]:
     return _filled_lists(_read_json(_datalist_path(dataset_dir)))
 
 
+def check_datalist_labels(dataset_dir: PathLike, class_names: Sequence[str]) -> None:
+    """Hold a datalist's names for its labels against the classes; the errors of `check_label_names`."""
+    path = _datalist_path(dataset_dir)
+    check_label_names(_read_json(path).get("labels"), class_names, str(path))
+
+
 def training_items(
-    dataset_dir: PathLike, fold: int, num_folds: int, seed: int = 0, *, section: str = "training"
+    dataset_dir: PathLike,
+    fold: int,
+    num_folds: int,
+    seed: int = 0,
+    *,
+    section: str = "training",
+    class_names: Sequence[str] | None = None,
 ) -> list[Item]:
-    """The labelled cases outside `fold`; the errors of `load_datalist` and `folds.fold_split`."""
+    """The labelled cases outside `fold`; the errors of `load_datalist` and `folds.fold_split`.
+
+    With `class_names`, of exclusive classes whose labels are 1, 2, ... in the files, the datalist must not name the
+    labels otherwise; see `check_label_names`.
+    """
+    if class_names is not None:
+        check_datalist_labels(dataset_dir, class_names)
     return fold_split(load_datalist(dataset_dir, section), fold, num_folds, seed)[0]
 
 
@@ -164,14 +184,8 @@ def _datalist_path(dataset_dir: PathLike) -> Path:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"'{path}' is no valid JSON: {error}. Correct it or take a fresh copy.") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"'{path}' holds a {type(content).__name__}; expected an object with lists such as 'training'."
-        )
+    content = read_mapping(path, "an object with lists such as 'training'")
+    require_plain(content, f"'{path}'")
     return content
 
 
@@ -208,8 +222,15 @@ def _item(path: Path, where: str, entry: Any, labelled: bool | None) -> Item:
                 "be used for inference."
             )
         item["label"] = _resolve(path, label)
-    item["case"] = str(fields.get("case") or _common_case_name(files))
+    item["case"] = _own_name(fields.get("case"), f"{where} of '{path}': case") or _common_case_name(files)
     return item | {key: fields[key] for key in _KEPT if key in fields}
+
+
+def _own_name(case: Any, where: str) -> str:
+    """The case's name where the entry gives one: files are named after it."""
+    if isinstance(case, int) and not isinstance(case, bool):
+        return str(case)
+    return require_name(case, where) if case else ""
 
 
 def _resolve(datalist: Path, name: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from itertools import product
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import AsDiscrete, MapTransform, Spacingd
+
+from scripts.geometry.grid import corner_distance
+from scripts.messages.phrases import by, some
 
 __all__ = ["CheckCased", "SafeSpacingd", "ToLabelsd"]
 
@@ -167,12 +169,12 @@ class CheckCased(MapTransform):
         shapes = image.shape[1:], label.shape[1:]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"{names}: expected one shape, found {_by(shapes[0])} and {_by(shapes[1])}; check that they "
+                f"{names}: expected one shape, found {by(shapes[0])} and {by(shapes[1])}; check that they "
                 "belong together, or resample the label to the image's grid"
             )
         if not isinstance(image, MetaTensor) or not isinstance(label, MetaTensor):
             return
-        distance = _corner_distance(image.affine, label.affine, shapes[0])
+        distance = corner_distance(image.affine, label.affine, shapes[0])
         if not distance <= self.affine_tolerance:  # so that NaN is caught too
             raise ValueError(
                 f"{names}: expected one affine, found {_rows(image.affine)} and {_rows(label.affine)}, which "
@@ -183,7 +185,7 @@ class CheckCased(MapTransform):
     def _check_values(self, label: torch.Tensor, name: str) -> None:
         if label.is_floating_point() and (label != label.round()).any():
             raise ValueError(
-                f"{name}: expected integers, found {_some(label[label != label.round()])}; a label map must "
+                f"{name}: expected integers, found {_distinct(label[label != label.round()])}; a label map must "
                 "be resampled with nearest neighbours and saved unscaled"
             )
         count = self.num_classes if len(label) == 1 else 2
@@ -193,7 +195,7 @@ class CheckCased(MapTransform):
         table = f" ({', '.join(f'{value} {text}' for value, text in enumerate(names))})" if names[1:] else ""
         raise ValueError(
             f"{name}: expected values from 0 to {count - 1}{table}, found also "
-            f"{_some(label[(label < 0) | (label >= count)])}; correct the label, or add the class to the "
+            f"{_distinct(label[(label < 0) | (label >= count)])}; correct the label, or add the class to the "
             "table of concepts"
         )
 
@@ -203,14 +205,14 @@ def _check_grid(volume: torch.Tensor, name: str, channels: Sequence[int], advice
     if len(shape) != SPATIAL_DIMS or min(shape) == 1:
         raise ValueError(
             f"{name}: expected {SPATIAL_DIMS} spatial dimensions of more than one voxel each, found "
-            f"{len(shape)} (shape {_by(shape)}); a file holds one volume, neither a slice nor a series"
+            f"{len(shape)} (shape {by(shape)}); a file holds one volume, neither a slice nor a series"
         )
     if volume.numel() == 0:
-        raise ValueError(f"{name}: expected voxels, found none (shape {_by(shape)}); export the file again")
+        raise ValueError(f"{name}: expected voxels, found none (shape {by(shape)}); export the file again")
     if found not in channels:
         raise ValueError(
             f"{name}: expected {' or '.join(map(str, channels))} channel(s), found {found} (shape "
-            f"{_by(shape)}; the last axis of a 4D file counts as channels); extract the volume to use, or "
+            f"{by(shape)}; the last axis of a 4D file counts as channels); extract the volume to use, or "
             f"{advice}"
         )
 
@@ -234,27 +236,14 @@ def _check_content(image: torch.Tensor, name: str) -> None:
         )
 
 
-def _corner_distance(affine: torch.Tensor, other: torch.Tensor, shape: Sequence[int]) -> float:
-    """The largest distance in mm between the places where the two affines put a corner of the volume."""
-    corners = torch.tensor(list(product(*((0, n - 1) for n in shape), (1,))), dtype=torch.float64)  # 8 x 4
-    moved = corners @ (affine - other).to(corners).T
-    return float(moved[:, :SPATIAL_DIMS].norm(dim=1).max())
-
-
 def _file(volume: Any, key: Hashable) -> str:
     path = volume.meta.get("filename_or_obj") if isinstance(volume, MetaTensor) else None
     return f"{path}" if path else f"'{key}'"
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _rows(affine: torch.Tensor) -> list[list[float]]:
     return [[round(value, 4) for value in row] for row in affine[:SPATIAL_DIMS].tolist()]
 
 
-def _some(values: torch.Tensor, limit: int = 10) -> str:
-    distinct = torch.as_tensor(values).unique().tolist()
-    shown = ", ".join(f"{value:g}" for value in distinct[:limit])
-    return shown if len(distinct) <= limit else f"{shown} and {len(distinct) - limit} more"
+def _distinct(values: torch.Tensor) -> str:
+    return some((f"{value:g}" for value in torch.as_tensor(values).unique().tolist()), most=10)

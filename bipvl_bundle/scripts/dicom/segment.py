@@ -14,6 +14,7 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
+from scripts.configuration.files import read_config_file
 from scripts.dicom.optional import nibabel, require_dicom
 from scripts.dicom.segmentation import make_segmentation
 from scripts.dicom.series import Series, read_series
@@ -73,6 +74,8 @@ def _run(source: Series, scratch: Path, config_file: str | Sequence[str], overri
     source.save(scratch / "series.nii.gz")
     paths = {"dataset_dir": str(scratch / "series.nii.gz"), "predictions_dir": str(scratch / "predictions")}
     files = [str(path) for path in ensure_tuple(config_file)]
+    for path in files:
+        read_config_file(path)
     workflow = ConfigWorkflow(files, workflow_type="inference", logging_file=False, **overrides, **paths)
     workflow.initialize()
     channels = workflow.parser.get_parsed_content("in_channels")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from scripts.experiments.comparison import PairedTest, Scored, Summary, check_comparable, paired_tests, summarise
+from scripts.messages.tables import markdown
 from scripts.metrics.report import METRICS
 
 HEADS = {"dice": "DSC %", "hd95_mm": "HD95 mm", "nsd": "NSD %"}
@@ -87,7 +88,7 @@ class Comparison:
         heads = ["experiment", *HEADS.values(), "missed", *(["params M"] if sized else [])]
         heads += ["difference in DSC [95% CI]", "p (Holm)"] if tested else []
         best = {metric: self._best(metric) for metric in METRICS}
-        lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
+        rows = []
         for experiment in self.experiments:
             cells = [self._label(experiment)]
             summary = self._mean(experiment)
@@ -95,18 +96,18 @@ class Comparison:
             cells.append(DASH if summary is None else f"{summary.missed} of {summary.present}")
             cells += [f"{experiment.parameters / 1e6:.2f}" if experiment.parameters else DASH] if sized else []
             cells += self._test_cells(experiment) if tested else []
-            lines.append(_line(cells))
-        return lines
+            rows.append(cells)
+        return markdown(heads, rows, numbers=True)
 
     def _class_table(self) -> list[str]:
         shown = [e for e in self.experiments if e.name in self.summaries]
-        lines = [_line(["DSC %", *(_escape(e.title) for e in shown)]), _line(["---"] + ["---:"] * len(shown))]
+        rows = []
         for name in shown[0].class_names:
             row = {e.name: next((s for s in self.summaries[e.name] if s.class_name == name), None) for e in shown}
             best = _best_texts([_number(row[e.name], "dice") for e in shown if e in self.complete], max)
             cells = [_bold_if(_number(row[e.name], "dice"), best if e in self.complete else None) for e in shown]
-            lines.append(_line([_escape(name), *cells]))
-        return lines
+            rows.append([name, *cells])
+        return markdown(["DSC %", *(e.title for e in shown)], rows, numbers=True)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -123,7 +124,7 @@ class Comparison:
         if self.tests:
             cases = _span(test.cases for test in self.tests.values())
             notes.append(
-                f"Difference from '{_escape(self.reference.title)}' in points of DSC, paired by case (n = {cases}), "  # type: ignore[union-attr]
+                f"Difference from '{self.reference.title}' in points of DSC, paired by case (n = {cases}), "  # type: ignore[union-attr]
                 "with a bootstrap interval; p of Wilcoxon's signed-rank test, two-sided, after Holm's correction for "
                 f"{len(self.tests)} experiment{'s' if len(self.tests) > 1 else ''}."
             )
@@ -141,7 +142,7 @@ class Comparison:
         marks = ["reference"] if experiment.name == self.wanted_reference else []
         if experiment not in self.complete:
             marks.append(f"{len(experiment.runs)} of {len(self.keys)} runs")
-        return _escape(experiment.title) + (f" ({', '.join(marks)})" if marks else "")
+        return experiment.title + (f" ({', '.join(marks)})" if marks else "")
 
     def _mean(self, experiment: Scored) -> Summary | None:
         return self.summaries[experiment.name][-1] if experiment.name in self.summaries else None
@@ -187,11 +188,3 @@ def _best_texts(texts: Sequence[str], choose: Callable[..., str]) -> str | None:
 
 def _bold_if(text: str, best: str | None) -> str:
     return f"**{text}**" if text == best else text
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", r"\|")

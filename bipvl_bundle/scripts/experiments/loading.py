@@ -8,9 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scripts.experiments.description import SPLITS, Experiment, ExperimentSet
+from scripts.trust.parsing import read_mapping
 
 FIELDS = tuple(ExperimentSet.__dataclass_fields__)
 ENTRY_FIELDS = tuple(name for name in Experiment.__dataclass_fields__ if name != "name")
@@ -72,12 +71,7 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise FileNotFoundError(
             f"There is no set of experiments '{path}'; expected a YAML file, see configs/experiments."
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"'{path}' is no valid YAML: {error}. Correct it.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__}; expected a mapping with {', '.join(FIELDS)}.")
+    content = read_mapping(path, f"a mapping with {', '.join(FIELDS)}")
     merged: dict[str, Any] = {}
     for name in _names(f"'{path}'", "includes", content.pop("includes", ())):
         if path.parent / name in (*within, path):

@@ -26,10 +26,6 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def digest_of(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-
-
 def code_digest() -> str:
     """Of the bundle's scripts, to tell runs of different versions apart."""
     found = hashlib.sha256()

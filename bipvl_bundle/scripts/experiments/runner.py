@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from scripts.configuration.check import check_config
 from scripts.experiments.description import ExperimentSet
 from scripts.experiments.failure import read_failure
 from scripts.experiments.process import Processes, termination_as_interrupt
 from scripts.experiments.records import differences
 from scripts.experiments.steps import Identity, Run, Step, plan_runs
+from scripts.messages.phrases import first_lines, root_cause
+from scripts.networks.weights import count_parameters, read_weights
 
 Launch = Callable[[list[str], Path, Mapping[str, str]], int]
 
@@ -135,7 +135,7 @@ class Runner:
         except Exception as error:  # of whatever kind: the other runs go on
             if self.processes.stopped:
                 return
-            self.failures[str(run)] = str(error).splitlines()[0]
+            self.failures[str(run)] = first_lines(error)
             self._report(run, f"FAILED: {error}")
         else:
             if not skipped:
@@ -167,7 +167,7 @@ class Runner:
         facts |= {"position": self.described.experiments.index(experiment), "fold": run.fold, "seed": run.seed}
         if step.run_id == "evaluating" and step.needs is not None:
             facts |= {"evaluate_on": self.described.evaluate_on, "reference": self.described.reference}
-            facts |= {"parameters": count_parameters(step.needs.product)}
+            facts |= {"parameters": parameters_in(step.needs.product)}
         return facts
 
     def _environment(self) -> dict[str, str]:
@@ -187,15 +187,12 @@ class Runner:
         self.say(f"[{self._finished} of {len(self.runs)}] {run}: {text}" + (f" ({times})" if self._seconds else ""))
 
 
-def count_parameters(checkpoint: Path) -> int | None:
-    """Floating-point numbers in a saved model, less the running statistics of batch norms; None if unreadable."""
+def parameters_in(checkpoint: Path) -> int | None:
+    """The parameters of a saved model; None where the file is none of this bundle's."""
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]
-    except Exception:  # a file that is not one of this bundle's: the table does without
+        return count_parameters(read_weights(checkpoint))
+    except ValueError:
         return None
-    statistics = ("running_mean", "running_var")
-    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(statistics))
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -221,15 +218,8 @@ def _folder_problems(run: Run, identify: Callable[[Step], Identity]) -> list[str
         try:
             step.check_folder(identify(step))
         except (ValueError, RuntimeError, OSError, KeyError) as error:
-            found.append(f"{run}: {_root(error)}")
+            found.append(f"{run}: {root_cause(error)}")
     return found
-
-
-def _root(error: BaseException) -> BaseException:
-    """What monai wrapped."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _relative(path: Path) -> str:

@@ -16,7 +16,8 @@ from monai.bundle import ComponentLocator, ConfigParser
 from scripts.data.folds import require_fold
 from scripts.data.items import Item, case_of, files_of
 from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
-from scripts.experiments.records import code_digest, differences, digest, digest_of, versions, write_json
+from scripts.experiments.records import code_digest, differences, digest, versions, write_json
+from scripts.whole_file import digest_of
 
 CONFIGURATION = "configuration.json"
 MARKER = "run.json"
@@ -127,7 +128,9 @@ class Step:
         """Whether the marker and the product are there, of the model that is there now."""
         if not (self.marker.is_file() and self.product.is_file()):
             return False
-        return self.needs is None or self.read_marker().get("model") == digest_of(self.needs.marker)
+        if self.needs is None:
+            return True
+        return self.needs.marker.is_file() and self.read_marker().get("model") == digest_of(self.needs.marker)
 
     def read_marker(self) -> dict[str, Any]:
         return json.loads(self.marker.read_text(encoding="utf-8"))

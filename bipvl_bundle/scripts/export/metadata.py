@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from scripts.whole_file import digest_of
 from scripts.words.table import ConceptTable
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def metadata_of(network: nn.Module, parser: ConfigParser, checkpoint: Path) -> d
             "torch": torch.__version__,
             "monai": monai.__version__,
         },
-        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "checkpoint_sha256": digest_of(checkpoint),
     }
 
 

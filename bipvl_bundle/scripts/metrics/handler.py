@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from ignite.metrics import Metric
 from monai.data import MetaTensor
 from torch import Tensor
 
+from scripts.geometry.grid import corner_distance
 from scripts.metrics.report import METRICS, MetricsReport, check_output_folder
 from scripts.metrics.scores import ClassScore, case_metrics
 
@@ -192,19 +192,12 @@ def _check_grids(prediction: Tensor, reference: Tensor, case: str) -> None:
         )
     if not (isinstance(prediction, MetaTensor) and isinstance(reference, MetaTensor)):
         return
-    shift = _largest_shift(prediction, reference)
+    shift = corner_distance(prediction.affine.cpu(), reference.affine.cpu(), reference.shape[1:])
     if shift > GRID_TOLERANCE_VOXELS * min(reference.pixdim.tolist()):
         raise ValueError(
             f"Case '{case}': the affines of prediction and reference place a voxel up to {shift:.3g} mm "
             "apart; invert the preprocessing of the prediction (Invertd), or correct the header of the label."
         )
-
-
-def _largest_shift(first: MetaTensor, second: MetaTensor) -> float:
-    """Largest distance in mm that two affines put between the same corner of a grid."""
-    corners = [(*corner, 1) for corner in product(*((0, size - 1) for size in first.shape[1:]))]
-    moved = (first.affine.cpu() - second.affine.cpu()).double() @ torch.tensor(corners, dtype=torch.float64).T
-    return float(moved[:-1].norm(dim=0).max())
 
 
 def _spacing(reference: Tensor, case: str) -> list[float]:

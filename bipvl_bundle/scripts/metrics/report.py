@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from scripts.messages.tables import aligned
 from scripts.metrics.scores import ClassScore
 from scripts.whole_file import write_rows
 
@@ -100,8 +101,7 @@ class MetricsReport:
         """The summary as lines of plain text; a dash where there is no value."""
         lines = [["class", *TABLE.values()]]
         lines += [[str(row["class"]), *(_cell(row[key]) for key in TABLE)] for row in self.summary()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+        text = aligned(lines)
         rule = "-" * len(text[0])
         return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
 

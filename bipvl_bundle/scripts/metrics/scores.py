@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+from monai.transforms import generate_spatial_bounding_box
 from torch import Tensor
 
 # Distances are multiples of a spacing that a header stores in single precision: a surface exactly at the
@@ -197,10 +198,5 @@ def _crop_to_union(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tenso
 
     Where the union is empty, so is the box.
     """
-    union = prediction | reference
-    box = []
-    for axis in range(union.ndim):
-        others = tuple(other for other in range(union.ndim) if other != axis)
-        inside = union.any(dim=others).nonzero().flatten().tolist()
-        box.append(slice(inside[0], inside[-1] + 1) if inside else slice(0))
-    return prediction[tuple(box)], reference[tuple(box)]
+    box = tuple(map(slice, *generate_spatial_bounding_box((prediction | reference)[None])))
+    return prediction[box], reference[box]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedConfig
 
+from scripts.messages.phrases import first_lines
 from scripts.networks.packing import PackedSentences
 
 _STAGES = 4
@@ -142,7 +143,7 @@ def _bert_config(checkpoint: str) -> BertConfig:
         raise FileNotFoundError(
             f"The text encoder '{checkpoint}' is neither a folder with a Hugging Face model (config.json, "
             "weights, tokenizer) nor a model that could be downloaded. Check the path, or download the "
-            f"model where there is a network and give its folder. ({str(error).splitlines()[0]})"
+            f"model where there is a network and give its folder. ({first_lines(error)})"
         ) from error
     # BERT checkpoints older than the key do without it; the check of the weights still stands.
     kind = config.get("model_type", "bert")

@@ -12,13 +12,16 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from scripts.networks.weights import in_half, read_weights, write_weights
 from scripts.release.card import card, front_matter
 from scripts.release.description import BUNDLE_ROOT, Release, load_release
 from scripts.release.figures import RECORD, SCORES, Figures, measure, read_figures
 from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
 from scripts.release.metadata import metadata
-from scripts.release.weights import digest_of, in_half, read_weights, write_weights
 from scripts.training.checkpoints import load_model
+from scripts.trust.parsing import read_mapping
+from scripts.trust.plain import require_name
+from scripts.whole_file import digest_of
 
 FILE_LIMIT = 25_000_000  # bytes, of a file in the Model Zoo's repository
 OVERLAYS = ("evaluate.yaml", "multi_gpu_train.yaml", "multi_gpu_evaluate.yaml", "exported.yaml")
@@ -99,12 +102,12 @@ def _check_target(target: Path, release: Release, overwrite: bool) -> None:
     if not overwrite:
         raise FileExistsError(f"'{target}' exists. Choose another `output`, or set `overwrite` to replace it.")
     file = target / "configs/metadata.json"
-    if not file.is_file() or json.loads(file.read_text(encoding="utf-8")).get("name") != release.name:
+    if not file.is_file() or read_mapping(file, "a bundle's metadata").get("name") != release.name:
         raise FileExistsError(f"'{target}' is no released {release.name} and is not replaced; choose another `output`.")
 
 
 def _write_configs(draft: Path, release: Release, parsers: dict[str, ConfigParser]) -> None:
-    dataset_name = parsers["train.yaml"].get_parsed_content("dataset_name")
+    dataset_name = _dataset_name(parsers["train.yaml"])
     for entry, parser in parsers.items():
         header = (
             f"{release.title}, {release.version}: {entry} of the BiPVL-Seg bundle with "
@@ -114,6 +117,11 @@ def _write_configs(draft: Path, release: Release, parsers: dict[str, ConfigParse
         write_yaml(draft / "configs" / entry, released(parser, dataset_name), header)
     network = _network_alone(released(parsers["inference.yaml"], dataset_name))
     (draft / "configs/infer.json").write_text(json.dumps(network, indent=4) + "\n", encoding="utf-8")
+
+
+def _dataset_name(parser: ConfigParser) -> str:
+    """What the file of the words is called after."""
+    return require_name(parser.get_parsed_content("dataset_name"), "dataset_name")
 
 
 def _network_alone(content: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def _copy_parts(draft: Path, release: Release, parser: ConfigParser) -> None:
     for name in (*OVERLAYS, "logging.conf"):
         shutil.copyfile(BUNDLE_ROOT / "configs" / name, draft / "configs" / name)
     (draft / "configs/concepts").mkdir()
-    dataset_name = parser.get_parsed_content("dataset_name")
+    dataset_name = _dataset_name(parser)
     shutil.copyfile(parser.get_parsed_content("concepts_file"), draft / "configs/concepts" / f"{dataset_name}.yaml")
     shutil.copytree(BUNDLE_ROOT / "scripts", draft / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(BUNDLE_ROOT / "LICENSE", draft / "LICENSE")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -11,6 +10,9 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from scripts.messages.phrases import by
+from scripts.messages.tables import markdown
+from scripts.networks.weights import count_parameters
 from scripts.release.description import Release
 from scripts.release.figures import METRICS, Figures
 from scripts.words.table import ConceptTable
@@ -43,15 +45,15 @@ def card(
         limits=release.limits,
         license=release.license,
         backbone=parser.get("backbone::network::_target_", parser.get("backbone::_target_")).rsplit(".", 1)[-1],
-        spacing=_by(parser.get_parsed_content("spacing")),
-        roi=_by(parser.get_parsed_content("roi_size")),
+        spacing=by(parser.get_parsed_content("spacing")),
+        roi=by(parser.get_parsed_content("roi_size")),
         intensity=", ".join(step["_target_"].rsplit(".", 1)[-1] for step in parser.get("intensity")),
         learning_rate=f"{parser.get_parsed_content('learning_rate'):g}",
         text_learning_rate=f"{min(map(parser.get_parsed_content, ('learning_rate', 'text_learning_rate'))):g}",
         max_epochs=parser.get_parsed_content("max_epochs"),
         batch_size=parser.get_parsed_content("batch_size"),
         in_channels=parser.get_parsed_content("in_channels"),
-        parameters=f"{sum(value.numel() for value in weights.values() if value.is_floating_point()):,}",
+        parameters=f"{count_parameters(weights):,}",
         precision=figures.precision,
         image_classes=metadata["image_classes"],
         pred_classes=metadata["pred_classes"],
@@ -59,14 +61,16 @@ def card(
         cases=means.cases,
         split=SPLITS[figures.evaluate_on],
         tolerance=f"{figures.nsd_tolerance:g}",
-        table=_table(["class", *(title for _, title in METRICS.values()), "missed", "cases"], figures.shown()),
+        table="\n".join(
+            markdown(["class", *(title for _, title in METRICS.values()), "missed", "cases"], figures.shown())
+        ),
         table_name=f"{dataset_name}.yaml",
         dataset_name=dataset_name,
         reviewed="reviewed by a reader who knows the anatomy"
         if table.reviewed
         else "not yet reviewed by a radiologist",
-        words=_table(
-            ["class", *table.concepts], [[n, *s] for n, s in zip(table.classes, table.sentences, strict=True)]
+        words="\n".join(
+            markdown(["class", *table.concepts], [[n, *s] for n, s in zip(table.classes, table.sentences, strict=True)])
         ),
         install=f"pip install torch=={metadata['pytorch_version']}\npip install {' '.join(pins)}",
         references="\n".join(f"- {reference}" for reference in metadata["references"]),
@@ -90,12 +94,3 @@ def front_matter(release: Release, figures: Figures, modality: str) -> str:
         "model-index": [{"name": release.name, "results": [result]}],
     }
     return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---\n\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _by(lengths: Sequence[float]) -> str:
-    return " x ".join(f"{length:g}" for length in lengths)

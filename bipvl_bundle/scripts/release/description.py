@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
+from scripts.trust.parsing import read_mapping
+from scripts.trust.plain import require_plain
 
 BUNDLE_ROOT = Path(__file__).resolve().parents[2]
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -67,18 +68,14 @@ def load_release(path: str | Path) -> Release:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no mapping, a field is unknown, absent or of another type, the name is no folder's name of
-            the Model Zoo, or the version has no line in the changelog.
+        ValueError: it is no mapping, a field is unknown, absent or of another type, text in it would be run by a
+            configuration, the name is no folder's name of the Model Zoo, or the version has no line in the changelog.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no description of a release '{path}'; see those in configs/releases.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"'{path}' is no valid YAML: {error}. Correct it.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__}; expected a mapping with {', '.join(KNOWN)}.")
+    content = read_mapping(path, f"a mapping with {', '.join(KNOWN)}")
+    require_plain(content, f"'{path}'")
     for key in content:
         if key not in KNOWN:
             near = get_close_matches(str(key), KNOWN, n=1, cutoff=0.0)[0]

@@ -7,12 +7,14 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from scripts.experiments.comparison import Scored, Summary, read_scores, summarise
-from scripts.release.weights import digest_of
+from scripts.trust.parsing import read_mapping
+from scripts.trust.plain import require_plain
+from scripts.whole_file import digest_of
 
 RECORD = "figures.json"
 SCORES = "metrics_per_case.csv"
@@ -72,13 +74,25 @@ def read_figures(folder: Path, weights: Path) -> Figures:
             f"'{folder}' lacks {', '.join(absent)}. Give `dataset_dir` to have the model measured, or a folder that "
             "an earlier release has written them to."
         )
-    figures = Figures(folder=folder, **json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    figures = _read_record(folder)
     if figures.weights_sha256 != digest_of(weights):
         raise ValueError(
             f"The figures in '{folder}' were measured with other weights than those in '{weights}'. Give `dataset_dir` "
             "to have these measured."
         )
     return figures
+
+
+def _read_record(folder: Path) -> Figures:
+    path, known = folder / RECORD, {entry.name: entry.type for entry in fields(Figures)[1:]}
+    content = read_mapping(path, f"a record of {', '.join(known)}")
+    require_plain(content, f"'{path}'")
+    if {name: type(value).__name__ for name, value in content.items()} != known:
+        raise ValueError(
+            f"'{path}' holds {content}; expected {', '.join(f'{name} ({kind})' for name, kind in known.items())}. Give "
+            "`dataset_dir` to have the model measured anew."
+        )
+    return Figures(folder=folder, **content)
 
 
 def measure(bundle: Path, weights: Path, folder: Path, *, precision: str, options: Mapping[str, Any]) -> Figures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,12 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
+from scripts.messages.phrases import first_lines
+from scripts.networks.weights import read_checkpoint, save_atomically
+from scripts.training.distributed import unwrap
 from scripts.training.seen_cases import require_unseen_by_model
 
 logger = logging.getLogger(__name__)
-
-
-def save_atomically(content: Any, path: Path) -> None:
-    """Write a checkpoint so that a kill or a full disk never leaves half of one under its name.
-
-    Raises:
-        OSError: the folder cannot be written; an older file of that name is untouched.
-    """
-    partial = path.with_name(path.name + ".partial")  # one name: what a kill leaves is written over by the next
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        if path.parent.is_dir():
-            partial.unlink(missing_ok=True)
-        raise OSError(
-            f"The checkpoint {path} could not be written: {error}. Free space or set `ckpt_dir` to a folder "
-            "that can be written; checkpoints already there are untouched."
-        ) from error
 
 
 def load_model(
@@ -58,19 +40,14 @@ def load_model(
             that is to be unseen.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The checkpoint {path} does not exist. Train first (`python -m monai.bundle run training ...`), "
-            "or give the path of a trained model."
-        )
     state = read_checkpoint(path, device)
     require_unseen_by_model(state.get("trained_on", ()), unseen, f"The checkpoint {path}")
     state = state.get("model", state)
     try:
-        plain(network).load_state_dict(state)
+        unwrap(network).load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f"The checkpoint {path} does not fit the network of this configuration: {_first_lines(error)} "
+            f"The checkpoint {path} does not fit the network of this configuration: {first_lines(error, 4)} "
             "Use the configuration that it was trained with."
         ) from error
     logger.info("Loaded the model %s.", path)
@@ -108,7 +85,7 @@ class BestModel:
         """Save the network as it is, whatever it is worth; of several processes, the first does."""
         if idist.get_rank() == 0:
             seen = {"trained_on": self.trained_on} if self.trained_on else {}
-            save_atomically({"model": plain(self.network).state_dict(), **seen}, self.path)
+            save_atomically({"model": unwrap(self.network).state_dict(), **seen}, self.path)
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -158,7 +135,7 @@ class LastState:
     def save(self, engine: Engine) -> None:
         due = engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
         if due and idist.get_rank() == 0:
-            state = {name: plain(item).state_dict() for name, item in self._parts(engine).items()}
+            state = {name: unwrap(item).state_dict() for name, item in self._parts(engine).items()}
             progress = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "max_epochs")}
             save_atomically({**state, "trainer": progress, "trained_on": self.trained_on}, self.path)
 
@@ -204,35 +181,10 @@ class LastState:
             )
         try:
             for name, item in parts.items():
-                plain(item).load_state_dict(state[name])
+                unwrap(item).load_state_dict(state[name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{self.path} cannot be resumed by this configuration ('{name}'): {_first_lines(error)}"
+                f"{self.path} cannot be resumed by this configuration ('{name}'): {first_lines(error, 4)}"
             ) from error
         engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
         logger.info("Resumed %s after epoch %d.", self.path, engine.state.epoch)
-
-
-def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """A file of tensors, as a dictionary.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes
-        raise ValueError(f"{path} is not a checkpoint of tensors that PyTorch can read: {error}") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors.")
-    return state
-
-
-def plain(item: Any) -> Any:
-    """What DistributedDataParallel wraps, or the item itself where nothing does."""
-    return item.module if isinstance(item, nn.parallel.DistributedDataParallel) else item
-
-
-def _first_lines(error: Exception, count: int = 4) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(line[:300] for line in lines[:count]) + (" ..." if len(lines) > count else "")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from monai.data import DistributedSampler
+from torch import nn
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """The environment by which torchrun tells a process which one it is, and where the others are."""
@@ -57,6 +58,12 @@ def join_processes(device: torch.device | str, *, timeout_minutes: float = 60.0)
     dist.init_process_group(**options)
     if dist.get_rank() > 0:
         logging.disable(logging.INFO)
+
+
+def unwrap(item: Any) -> Any:
+    """What DistributedDataParallel or DataParallel wraps, or the item itself where nothing does."""
+    wrappers = nn.parallel.DistributedDataParallel, nn.DataParallel
+    return item.module if isinstance(item, wrappers) else item
 
 
 def validation_sampler(dataset: Any) -> DistributedSampler:

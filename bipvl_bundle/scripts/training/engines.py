@@ -17,6 +17,8 @@ from monai.data.utils import set_rnd
 from monai.engines import Evaluator, Trainer, default_prepare_batch
 from torch import Tensor, nn
 
+from scripts.training.distributed import unwrap
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,7 +47,7 @@ def parameter_groups(
         text_learning_rate: of the text encoder, but no more than ``learning_rate``.
         weight_decay: of the network.
     """
-    text = list(getattr(getattr(network, "module", network), "text_encoder", nn.Module()).parameters())
+    text = list(getattr(unwrap(network), "text_encoder", nn.Module()).parameters())
     in_text = {id(parameter) for parameter in text}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in in_text]
     groups = [
@@ -164,7 +166,7 @@ class LossTerms:
 
     def add(self, engine: Engine) -> None:
         """Sum on the device: reading a number back would make each iteration wait for it."""
-        for name, value in getattr(self.loss, "module", self.loss).terms.items():
+        for name, value in unwrap(self.loss).terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] += 1
         if isinstance(engine.state.output, dict):

@@ -14,7 +14,9 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from torch import nn
 
-from scripts.training.checkpoints import BestModel, plain, read_checkpoint
+from scripts.networks.weights import read_checkpoint
+from scripts.training.checkpoints import BestModel
+from scripts.training.distributed import unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +97,10 @@ def is_saved_as(network: nn.Module, path: Path) -> bool:
     """Whether the file at a path holds the weights that the network has now, to the last bit of its precision."""
     try:
         saved = read_checkpoint(path)
-    except ValueError:  # there is none, or it is no checkpoint
+    except (FileNotFoundError, ValueError):  # there is none, or it is no checkpoint
         return False
     saved = saved.get("model", saved)
-    weights = dict(plain(network).named_parameters())
+    weights = dict(unwrap(network).named_parameters())
     return weights.keys() <= saved.keys() and all(
         saved[name].shape == weight.shape and torch.equal(saved[name].to(weight.device, weight.dtype), weight)
         for name, weight in weights.items()

@@ -11,6 +11,8 @@ from monai.engines import Trainer
 from monai.inferers import SlidingWindowInferer, SlidingWindowInfererAdapt
 from torch import Tensor, nn
 
+from scripts.messages.phrases import first_lines
+
 # What PyTorch says in a plain RuntimeError where it is not an OutOfMemoryError.
 PLAIN_MESSAGES = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -68,7 +70,7 @@ class MemoryAdvice:
         shortage = next(filter(is_out_of_memory, causes), None)
         if shortage is None or any(isinstance(cause, MemoryError) for cause in causes):
             raise error  # Ignite leaves that to its handlers; an evaluator within a trainer may have spoken already
-        lines = [f"{_doing(engine)} ran out of memory: {_first_line(shortage)}"]
+        lines = [f"{_doing(engine)} ran out of memory: {first_lines(shortage)}"]
         lines += ["To need less, change one after the other:"]
         lines += [f"  {name}: {text}, now {now}" for name, text, now in self._options(engine)]
         raise MemoryError("\n".join(lines)) from error
@@ -120,7 +122,3 @@ def _doing(engine: Engine) -> str:
     shapes = [str(tuple(image.shape)) for image in images if isinstance(image, Tensor)]
     kind = "Training" if isinstance(engine, Trainer) else "Inference"
     return f"{kind} on a batch of images {' and '.join(shapes)}" if shapes else kind
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

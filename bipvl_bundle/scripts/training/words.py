@@ -9,6 +9,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from scripts.training.distributed import unwrap
 from scripts.words.questions import QuestionSampler
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def prepare_words(network: Any, swap: Sequence[str] | None = None) -> None:
         ValueError: ``swap`` is set. It is a question to a trained network, and the folder that the run would
             write to is that network's.
     """
-    network = getattr(network, "module", network)
+    network = unwrap(network)
     table = getattr(network, "concepts", None)
     if table is None:
         return

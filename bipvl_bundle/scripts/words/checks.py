@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
+from scripts.trust.parsing import read_mapping
+from scripts.trust.plain import require_text
 
 REQUIRED_KEYS = ("modality", "concepts", "classes")
 KNOWN_KEYS = ("modality", "reviewed", "concepts", "classes")
 PLACEHOLDER = "TODO"
 """How a text begins that is still to be written."""
+RESERVED = {"background": "what belongs to no class", "mean": "the mean over the classes in tables of figures"}
+"""What no class may be called, and what is called so."""
 
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A SafeLoader for which a key given twice is an error: YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+_SPACES = re.compile(r"[^\S\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")  # but not what is no space to a reader
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"No concept table at '{path}'; expected a YAML file of concept sentences.")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path.name} is not readable as YAML; quote a sentence that holds ': ' or ' #'.\n{error}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path.name}: expected a mapping with the keys {', '.join(KNOWN_KEYS)}, found {type(content).__name__}."
-        )
-    return content
+    return read_mapping(path, f"a mapping with the keys {', '.join(KNOWN_KEYS)}")
 
 
 def check_entry(entry: object, concepts: Sequence[str], position: int, source: str) -> None:
@@ -87,6 +69,10 @@ def check_names(names: Sequence[object], kind: str, source: str) -> None:
     for name in names:
         check_text(name, f"{source}: {kind} name")
         key = normalised(str(name))
+        if kind == "class" and key in RESERVED:
+            raise ValueError(
+                f"{source}: a class is called '{name}', which stands for {RESERVED[key]}; give it another name."
+            )
         if key in seen:
             raise ValueError(f"{source}: duplicate {kind} '{name}' (also '{seen[key]}'); keep one of them.")
         seen[key] = name
@@ -97,6 +83,7 @@ def check_text(value: object, where: str) -> None:
         raise ValueError(f"{where} is empty; write a text there.")
     if not isinstance(value, str):
         raise ValueError(f"{where} must be text, found {value!r}; quote it if it is meant to be text.")
+    require_text(value, where)
     if value.lstrip().startswith(PLACEHOLDER):
         raise ValueError(
             f"{where} is still to be written (found '{value}'); write there what can be seen in the image, and look "
@@ -136,7 +123,7 @@ def hint(name: object, known: Iterable[str]) -> str:
 
 def tidy(value: Any) -> Any:
     """Collapse whitespace in text and leave anything else for the table's own check to refuse."""
-    return " ".join(value.split()) if isinstance(value, str) else value
+    return _SPACES.sub(" ", value).strip(" ") if isinstance(value, str) else value
 
 
 def normalised(text: str) -> str:

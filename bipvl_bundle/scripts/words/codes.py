@@ -50,7 +50,7 @@ def read_code(content: object, where: str) -> ClassCode | None:
         raise ValueError(f"{where} must be a mapping with the keys {', '.join(REQUIRED_KEYS)}, found {content!r}.")
     check_keys(content, required=REQUIRED_KEYS, known=KNOWN_KEYS, where=where)
     for key in REQUIRED_KEYS:
-        check_text(content[key], f"{where}: '{key}'")
+        check_text(tidy(content[key]), f"{where}: '{key}'")
         if len(content[key]) > LONGEST[key]:
             raise ValueError(f"{where}: '{key}' has {len(content[key])} characters, expected {LONGEST[key]} at most.")
     modifier, abnormal = content.get("modifier", ""), content.get("abnormal", False)

@@ -129,7 +129,7 @@ def make_text_encoder(
     _save(model, tokenizer, output)
     report = EncoderReport(
         vocabulary=len(tokenizer),
-        parameters=sum(parameter.numel() for parameter in model.bert.parameters()),
+        parameters=model.bert.num_parameters(),
         trained_on=len(train),
         held_out=len(held_out),
         most_frequent=most_frequent_accuracy(tokenizer, train, held_out),

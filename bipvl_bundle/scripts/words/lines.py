@@ -61,7 +61,7 @@ def read_edits(table: ConceptTable, words: Mapping[str, str | Mapping[str, str]]
 
 def _read_text(table: ConceptTable, label: str, text: str) -> dict[str, str]:
     where = f"The text for '{label}'"
-    check_text(text, where)
+    check_text(tidy(text), where)
     if text == words_text(table, label):  # whatever punctuation its sentences have
         return {}
     if len(table.concepts) == 1:
@@ -100,5 +100,5 @@ def _complete(table: ConceptTable, where: str, found: Mapping[str, str]) -> dict
     for concept in table.concepts:
         if concept not in found:
             raise ValueError(f"{where} lacks '{concept}'; give all of {', '.join(table.concepts)}.")
-        check_text(found[concept], f"{where}: '{concept}'")
+        check_text(tidy(found[concept]), f"{where}: '{concept}'")
     return {concept: tidy(sentence) for concept, sentence in found.items()}

@@ -108,6 +108,12 @@ class TestAnswer:
         assert row(said, "beta")[1] == "6/6"
         assert "error: words.yaml: class 'beta', concept 'title' is still to be written" in said
 
+    def test_is_no_for_a_datalist_that_exchanges_the_classes(self, check: Check, data: Path) -> None:
+        path = data / "dataset.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "labels": {"1": "beta", "2": "alpha"}}))
+        said = check("no")
+        assert "dataset.json' calls label 1 'beta'; in the concept table that is class 2, 'beta'" in said
+
     def test_follows_the_overlays_intensity_and_labels(self, check: Check) -> None:
         steps = [{"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True}]
         regions = {"_target_": "scripts.data.label_maps.LabelsToRegionsd", "keys": "label", "regions": [[1, 2], [2]]}

@@ -12,7 +12,7 @@ import pytest
 from scripts.data.check.case import CaseReport
 from scripts.data.check.table import case_table, class_table, csv_rows, problem_lines
 from scripts.data.check.verdict import Finding, Settings, cache_bytes, judge
-from scripts.data.grid import Grid
+from scripts.geometry.grid import Grid
 from scripts.whole_file import write_rows
 
 GOOD = CaseReport(
@@ -57,7 +57,7 @@ class TestJudge:
             ((2,), {"span": 0.04}, True, "1 of 6 cases (c2) with values that fill less than 5% of the intensity"),
             ((2,), {"labelled_clipped": 0.95}, True, "1 of 6 cases (c2) with over 90% of the labelled voxels clipped"),
             ((2, 3), {"labelled_clipped": 0.2}, False, "2 of 6 cases (c2, c3) with over 10% of the labelled voxels"),
-            (range(5), {"nonzero": 0.001}, False, "5 of 6 cases (c0, c1, c2, and 2 more) with under 1%"),
+            (range(5), {"nonzero": 0.001}, False, "5 of 6 cases (c0, c1, c2 and 2 more) with under 1%"),
             ((4,), {"cut_off": 1}, False, "1 of 6 cases (c4) with labelled voxels outside the foreground"),
             ((4,), {"counts": (0, 0)}, False, "1 of 6 cases (c4) without a labelled voxel"),
             ((4,), {"oriented": False}, False, "1 of 6 cases (c4) with a header that does not say how the axes lie"),
@@ -89,7 +89,7 @@ class TestJudge:
     def test_a_class_that_a_fold_does_not_train_on(self, reports: list[CaseReport], settings: Settings) -> None:
         """Class beta is in cases 0 and 3 alone, which fold 0 holds out."""
         found = judge(changed(reports, 1, 2, 4, 5, counts=(27, 0)), settings)
-        advice = "deal the cases anew, by 'fold' keys or another seed"
+        advice = "split the cases anew, by 'fold' keys or another seed"
         text = f"class 'beta' is in no case that fold 0 trains on (c0, c3): {advice}"
         assert found == [Finding(True, text)]
         found = judge(changed(reports, 1, 2, 4, 5, counts=(27, 0)), replace(settings, fold=1))

@@ -220,6 +220,15 @@ class TestNewDataset:
             ({"patient_pattern": "^x"}, r"finds no patient in the name of case 'pat0_0'"),
             ({"num_folds": 7}, r"6 patients cannot be dealt to 7 folds"),
             ({"test_labels": "x"}, r"test_labels need test_images"),
+            ({"name": "../mine"}, r"'\.\./mine' will not do as a data set's name"),
+            ({"modality": "CT\nimports: [$import os]"}, r"modality has the invisible character U\+000A"),
+            ({"modality": "$CT"}, r"modality begins with '\$'"),
+            ({"classes": "left kidney,@right"}, r"class name begins with '@'"),
+            ({"classes": ["left kidney", "$print(1)"]}, r"class name begins with '\$'"),
+            ({"classes": "left kidney,right\u200bkidney"}, r"class name has the invisible character U\+200B"),
+            ({"classes": "left kidney,mean"}, r"a class is called 'mean'"),
+            ({"label_values": ["$print(1)", 2]}, r"label_values are .*; expected whole numbers"),
+            ({"label_values": [[1, "@x"], [2]]}, r"label_values are .*; expected whole numbers"),
         ],
     )
     def test_wrong_arguments_are_refused_and_nothing_is_written(

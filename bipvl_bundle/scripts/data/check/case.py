@@ -9,10 +9,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.transforms import generate_spatial_bounding_box
 from numpy.typing import NDArray
 
-from scripts.data.grid import Grid, ras_grid
 from scripts.data.items import Item, files_of
+from scripts.geometry.grid import Grid, ras_grid
+from scripts.messages.phrases import first_lines
 
 _SAMPLED = 2_000_000  # voxels that percentiles are taken of
 
@@ -162,12 +164,12 @@ def _reasons(item: Item, error: Exception) -> list[str]:
         try:
             np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]  # typed as any image, even one without voxels
         except Exception as fault:  # of whatever kind: it is the file's
-            found.append(f"{kind} {path}: cannot be read ({_first_line(fault)}); export or copy it again")
-    return found or [f"cannot be loaded ({_first_line(error)})"]
+            found.append(f"{kind} {path}: cannot be read ({_said(fault)}); export or copy it again")
+    return found or [f"cannot be loaded ({_said(error)})"]
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_lines(error)}"
 
 
 def _span(image: NDArray[Any], window: tuple[float, float] | None) -> float | None:
@@ -186,10 +188,5 @@ def _beyond(voxels: NDArray[Any], window: tuple[float, float] | None) -> float |
 
 def _outside(mask: NDArray[np.bool_], kept: NDArray[np.bool_]) -> int:
     """Voxels of `mask` outside the smallest box around `kept`."""
-    if not kept.any():
-        return int(mask.sum())
-    box = []
-    for axis in range(3):
-        along = np.flatnonzero(kept.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(along[0], along[-1] + 1))
-    return int(mask.sum() - mask[tuple(box)].sum())
+    box = tuple(map(slice, *generate_spatial_bounding_box(kept[None])))  # an empty one where nothing is kept
+    return int(mask.sum() - mask[box].sum())

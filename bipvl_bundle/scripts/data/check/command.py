@@ -17,11 +17,12 @@ from scripts.configuration.check import check_config
 from scripts.data.check.case import CaseCheck, CaseReport, Intensity
 from scripts.data.check.table import case_table, class_table, csv_rows, problem_lines
 from scripts.data.check.verdict import Finding, Settings, cache_bytes, judge
-from scripts.data.datalist import datalist_sections, load_datalist
+from scripts.data.datalist import check_datalist_labels, datalist_sections, load_datalist
 from scripts.data.folds import require_fold, split_folds
-from scripts.data.grid import memory_text
 from scripts.data.items import Item
+from scripts.data.label_names import names_in_files
 from scripts.data.transforms import CheckCased
+from scripts.messages.phrases import byte_size, root_cause
 from scripts.metrics.report import check_output_folder
 from scripts.whole_file import write_rows
 from scripts.words.checks import read_yaml
@@ -78,7 +79,7 @@ def check_data(
     reports = list(tqdm(_reports(jobs, check, workers), "Checking", len(jobs), unit="case", disable=not progress))
     if output:
         write_rows(Path(output), csv_rows(reports, settings.class_names))
-    findings = [*words, *_shared_cases(jobs), *judge(reports, settings)]
+    findings = [*words, *_label_names(parser), *_shared_cases(jobs), *judge(reports, settings)]
     _tell(reports, settings, findings, max_rows)
     if any(finding.fatal for finding in findings):
         raise SystemExit(1)
@@ -125,7 +126,7 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
         parser.get_parsed_content("class_names")
         return []
     except Exception as error:  # monai wraps whatever the table raises
-        reason = _root(error)
+        reason = root_cause(error)
         if not isinstance(reason, ValueError):
             raise reason from error
         content = read_yaml(Path(parser.get_parsed_content("concepts_file")))
@@ -137,11 +138,17 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
     return [Finding(True, str(reason))]
 
 
-def _root(error: BaseException) -> BaseException:
-    """The reason behind the exceptions that monai.bundle wraps around it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+def _label_names(parser: ConfigParser) -> list[Finding]:
+    """That the datalist calls the labels otherwise than the concept table."""
+    names, exclusive, transforms = (
+        parser.get_parsed_content(key) for key in ("class_names", "exclusive", "label_transforms")
+    )
+    names = names_in_files(names, exclusive=exclusive, label_transforms=transforms)
+    try:
+        check_datalist_labels(parser.get_parsed_content("dataset_dir"), names) if names else None
+    except ValueError as error:
+        return [Finding(True, str(error))]
+    return []
 
 
 def _case_check(parser: ConfigParser) -> CaseCheck:
@@ -213,8 +220,8 @@ def _tell(reports: Sequence[CaseReport], settings: Settings, findings: Sequence[
     total = sum(report.section == "training" for report in reports)
     sizes = [total - len(part) for part in settings.training_parts]
     print(f"held out by fold: {', '.join(map(str, sizes))} of {total} cases; test cases: {len(reports) - total}")
-    memory = f" of this machine's {memory_text(settings.memory)}" if settings.memory else ""
-    cache = memory_text(cache_bytes(reports, settings.cache_rate))
+    memory = f" of this machine's {byte_size(settings.memory)}" if settings.memory else ""
+    cache = byte_size(cache_bytes(reports, settings.cache_rate))
     print(f"cache_rate {settings.cache_rate:g}: up to {cache}{memory}")
     for finding in findings:
         print(f"{'error' if finding.fatal else 'warning'}: {finding.text}")

@@ -7,6 +7,8 @@ from typing import Any
 
 from scripts.data.check.case import CaseReport
 from scripts.data.check.verdict import Settings
+from scripts.messages.phrases import by
+from scripts.messages.tables import aligned
 
 _NONE = "-"
 
@@ -53,11 +55,11 @@ def csv_rows(reports: Sequence[CaseReport], class_names: Sequence[str]) -> list[
             "section": report.section,
             "fold": report.fold,
             "channels": report.channels,
-            "voxels": report.grid and _by(report.grid.size),
-            "spacing_mm": report.grid and _by(report.grid.spacing),
+            "voxels": report.grid and by(report.grid.size, "x"),
+            "spacing_mm": report.grid and by(report.grid.spacing, "x"),
             "axes": report.grid and report.grid.stored,
             "oriented": report.oriented,
-            "resampled": report.resampled and _by(report.resampled),
+            "resampled": report.resampled and by(report.resampled, "x"),
             "cached_bytes": report.cached,
             "lowest": report.values and report.values[0],
             "highest": report.values and report.values[1],
@@ -73,18 +75,12 @@ def csv_rows(reports: Sequence[CaseReport], class_names: Sequence[str]) -> list[
     ]
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-
-
 def _cells(report: CaseReport) -> list[str]:
     grid = report.grid
     fold = report.section if report.section != "training" else _NONE if report.fold is None else str(report.fold)
     values = f"{report.values[0]:.4g} to {report.values[1]:.4g}" if report.values else _NONE
-    where = [_by(grid.size), _by(grid.spacing), grid.stored] if grid else [_NONE] * 3
-    return [report.case, fold, *where, _by(report.resampled) if report.resampled else _NONE, values]
+    where = [by(grid.size, "x"), by(grid.spacing, "x"), grid.stored] if grid else [_NONE] * 3
+    return [report.case, fold, *where, by(report.resampled, "x") if report.resampled else _NONE, values]
 
 
 def _shares(report: CaseReport, windowed: bool) -> list[str]:
@@ -94,7 +90,3 @@ def _shares(report: CaseReport, windowed: bool) -> list[str]:
 
 def _present(report: CaseReport) -> str:
     return f"{sum(map(bool, report.counts))}/{len(report.counts)}" if report.counts else _NONE
-
-
-def _by(values: Sequence[float]) -> str:
-    return "x".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)

@@ -8,7 +8,8 @@ from statistics import median
 from typing import NamedTuple
 
 from scripts.data.check.case import CaseReport
-from scripts.data.grid import AXES, memory_text
+from scripts.geometry.grid import AXES
+from scripts.messages.phrases import byte_size, some
 
 FILLED = 0.05  # of the window, by the values of a case, at least
 CLIPPED_WARNING = 0.1  # of the labelled voxels of a case
@@ -78,8 +79,8 @@ def _classes(reports: Sequence[CaseReport], settings: Settings) -> list[Finding]
             continue
         for fold, part in enumerate(settings.training_parts):
             if not holding & part:
-                advice = "deal the cases anew, by 'fold' keys or another seed"
-                text = f"class '{name}' is in no case that fold {fold} trains on ({_some(sorted(holding))}): {advice}"
+                found = f"class '{name}' is in no case that fold {fold} trains on ({some(sorted(holding), _SHOWN)})"
+                text = f"{found}: split the cases anew, by 'fold' keys or another seed"
                 findings.append(Finding(fold == settings.fold, text))
     return findings
 
@@ -142,15 +143,10 @@ def _sizes(reports: Sequence[CaseReport], settings: Settings) -> list[Finding]:
             findings.append(Finding(False, f"{found}: much of a patch would be padding"))
     need = cache_bytes(reports, settings.cache_rate)
     if settings.memory and need > MEMORY * settings.memory:
-        text = f"caching takes up to {memory_text(need)} of this machine's {memory_text(settings.memory)}"
+        text = f"caching takes up to {byte_size(need)} of this machine's {byte_size(settings.memory)}"
         findings.append(Finding(False, f"{text}: lower cache_rate"))
     return findings
 
 
 def _of(found: Sequence[CaseReport], reports: Sequence[CaseReport]) -> str:
-    return f"{len(found)} of {len(reports)} cases ({_some([report.case for report in found])})"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown}, and {len(names) - _SHOWN} more"
+    return f"{len(found)} of {len(reports)} cases ({some((report.case for report in found), _SHOWN)})"

@@ -11,15 +11,9 @@ from typing import Any
 
 from scripts.data.datalist import load_datalist
 from scripts.words.checks import PLACEHOLDER
+from scripts.words.prompts import FIELDS
 from scripts.words.table import ConceptTable
 
-FIELDS = {
-    "shape": "form and proportions",
-    "location": "where, beside, above, behind what",
-    "appearance": "how bright, compared with what",
-    "contour": "border and symmetry",
-    "texture": "the inside",
-}
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
@@ -69,12 +63,12 @@ def table_text(classes: Sequence[str], modality: str) -> str:
         "# once a reader who knows the anatomy has read every line.",
         f"modality: {_quoted(modality)}",
         "reviewed: false",
-        f"concepts: [title, {', '.join(FIELDS)}]",
+        f"concepts: [{', '.join(FIELDS)}]",
         "classes:",
     ]
     for name, (title,) in zip(names, titles, strict=True):
         lines += [f"  - name: {_quoted(name)}", f"    title: {_quoted(title)}"]
-        lines += [f"    {field}: {PLACEHOLDER} ({what})" for field, what in FIELDS.items()]
+        lines += [f"    {field}: {PLACEHOLDER} ({what})" for field, what in FIELDS.items() if field != "title"]
         lines += [""]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts.data.datalist import NIFTI_SUFFIXES
+from scripts.messages.phrases import some
 
 LABEL_WORDS = ("labels?", "lbls?", "segmentations?", "segm?", "masks?", "gt", "annotations?", "contours?")
 IMAGE_WORDS = ("images?", "imgs?", "volumes?", "vol", "scans?", "ct", "mri?", r"t[12]w?(?!\d)", "flair", "orig", "raw")
@@ -176,14 +177,14 @@ def _left_over(groups: _Groups) -> str:
     """What keeps the groups from being cases, in words; nothing if they are cases."""
     lonely = [path for key, files in groups.images.items() if key not in groups.shared for _, path in files]
     unused = [path for key, files in groups.labels.items() if key not in groups.shared for path in files]
-    faults = [f"{len(lonely)} images without a label ({_some(lonely)})"] if lonely else []
-    faults += [f"{len(unused)} labels without an image ({_some(unused)})"] if unused else []
+    faults = [f"{len(lonely)} images without a label ({_names(lonely)})"] if lonely else []
+    faults += [f"{len(unused)} labels without an image ({_names(unused)})"] if unused else []
     for key in sorted(groups.shared):
         names = [channel for channel, _ in groups.images[key]]
         if len(set(names)) < len(names):
-            faults.append(f"several images for one label ({_some([path for _, path in groups.images[key]])})")
+            faults.append(f"several images for one label ({_names([path for _, path in groups.images[key]])})")
         if len(groups.labels[key]) > 1:
-            faults.append(f"several labels for one image ({_some(groups.labels[key])})")
+            faults.append(f"several labels for one image ({_names(groups.labels[key])})")
     return "; ".join(faults[:_SHOWN])
 
 
@@ -196,7 +197,7 @@ def _cases(
         by_channel = dict(files)
         if sorted(by_channel) != sorted(order) or len(files) > len(order):
             raise ValueError(
-                f"Case '{key}' has the files {_some([path for _, path in files])}; expected one that ends in each of "
+                f"Case '{key}' has the files {_names([path for _, path in files])}; expected one that ends in each of "
                 f"{', '.join(order)}, as others have. Complete the case, or move it away."
             )
         name = re.sub(r"[^\w.-]+", "_", key) or "case"
@@ -204,7 +205,6 @@ def _cases(
     return cases
 
 
-def _some(paths: Sequence[Path]) -> str:
+def _names(paths: Sequence[Path]) -> str:
     clash = len({path.name for path in paths}) < len(paths)
-    shown = ", ".join(f"{path.parent.name}/{path.name}" if clash else path.name for path in paths[:_SHOWN])
-    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"
+    return some(f"{path.parent.name}/{path.name}" if clash else path.name for path in paths)

@@ -14,7 +14,7 @@ from scripts.data.own.dataset_files import datalist_text, table_text, target_pat
 from scripts.data.own.file_matching import MatchedCase, match_files, match_images
 from scripts.data.own.suggestions import DatasetPlan, overlay_text
 from scripts.data.own.survey import Survey, survey
-from scripts.words.checks import PLACEHOLDER, check_names
+from scripts.words.checks import PLACEHOLDER, check_names, check_text
 
 
 def new_dataset(
@@ -65,7 +65,7 @@ def new_dataset(
 
     Raises:
         ValueError: files without a partner (they are named), files that cannot be read, values in the labels
-            that no class has, too few patients, or a name, classes or a pattern that will not do.
+            that no class has, too few patients, or a name, classes, a modality or a pattern that will not do.
         FileNotFoundError: a folder is absent or without NIfTI files, or `bundle_root` is no bundle.
         FileExistsError: one of the three files is there already.
     """
@@ -73,6 +73,7 @@ def new_dataset(
     targets = target_paths(root, str(name))
     plan = DatasetPlan(str(name), _names("classes", classes), str(modality), num_folds, _values(label_values))
     check_names(plan.classes, "class", f"new_dataset {name}")
+    check_text(plan.modality, f"new_dataset {name}: modality")
     if plan.label_values and len(plan.label_values) != len(plan.classes):
         raise ValueError(f"{len(plan.label_values)} label_values for {len(plan.classes)} classes; expected as many.")
     endings = _names("channels", channels)
@@ -106,8 +107,12 @@ def _names(what: str, given: str | Sequence[str]) -> list[str]:
 
 def _values(given: int | Sequence[Any]) -> list[Any]:
     """As lists, which YAML knows; the command line makes one value of a list of one."""
-    values = given if isinstance(given, Sequence) else [given]
-    return [list(value) if isinstance(value, Sequence) else value for value in values]
+    values = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    lists = [list(value) if isinstance(value, list | tuple) else value for value in values]
+    for value in (v for part in lists for v in (part if isinstance(part, list) else [part])):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"label_values are {given!r}; expected whole numbers, or lists of them: [[1, 2, 3], [3]].")
+    return lists
 
 
 def _test_cases(

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.data.grid import memory_text
 from scripts.data.own.survey import Survey
+from scripts.messages.phrases import by, byte_size
 
 STRIDE = 32  # what Swin UNETR divides an edge by
 LARGEST_EDGE = 96  # voxels; the paper's
@@ -94,9 +94,7 @@ def suggest_roi(found: Survey, spacing: Sequence[float]) -> Suggestion:
     edges = np.clip(np.ceil(size / STRIDE - 0.1), 1, LARGEST_EDGE // STRIDE).astype(int)
     while edges.prod() < FEWEST_CELLS:
         edges[np.argmax(size / edges)] += 1
-    reason = (
-        f"voxels, multiples of {STRIDE}; the median volume has {' x '.join(f'{n:g}' for n in size)} at this spacing"
-    )
+    reason = f"voxels, multiples of {STRIDE}; the median volume has {by(size.tolist())} at this spacing"
     return Suggestion((edges * STRIDE).tolist(), reason)
 
 
@@ -125,7 +123,7 @@ def suggest_cache(found: Survey, spacing: Sequence[float]) -> Suggestion:
     channels = found.channels + found.label_channels
     size = float(found.sizes(spacing).prod(axis=1).sum()) * channels * VOXEL_BYTES
     share = min(1.0, CACHE / size)
-    reason = f"of the cases kept in main memory; all of them take up to {memory_text(size)}"
+    reason = f"of the cases kept in main memory; all of them take up to {byte_size(size)}"
     return Suggestion(float(f"{share:.1g}") if share < 1 else 1.0, reason)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from scripts.data.grid import Grid, ras_grid
 from scripts.data.own.file_matching import MatchedCase
+from scripts.geometry.grid import Grid, ras_grid
+from scripts.messages.phrases import first_lines
 
 READ_ERRORS = (OSError, EOFError, ValueError, ZlibError, nib.filebasedimages.ImageFileError)
 _VOXELS_A_CASE = 100_000
@@ -122,7 +123,7 @@ def _read(path: Path) -> NDArray[Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    reason = f"{type(error).__name__}: {first_lines(error)}"
     return ValueError(f"'{path}' cannot be read as NIfTI ({reason}). Export it again, or move it away.")
 
 

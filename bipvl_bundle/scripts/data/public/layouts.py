@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,8 @@ from typing import Any
 
 from scripts.data.datalist import NIFTI_SUFFIXES, load_datalist
 from scripts.data.items import Item
+from scripts.messages.phrases import some
+from scripts.trust.parsing import read_mapping
 
 LAST_CT_OF_AMOS = 500
 """AMOS22 numbers its 500 CT scans from 1 to 500 and its 100 MR scans from 501 to 600."""
@@ -123,7 +124,7 @@ def msd(source: Path) -> OfficialCases:
         ValueError: dataset.json is none; see `load_datalist`.
     """
     training = load_datalist(source)
-    content: dict[str, Any] = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    content = read_mapping(source / "dataset.json", "an object")
     modality, labels = (_text_mapping(content.get(key)) for key in ("modality", "labels"))
     return OfficialCases(str(content.get("name", source.name)), modality, labels, training)
 
@@ -156,10 +157,9 @@ def _require_folders(source: Path, folders: Sequence[str], layout: str) -> None:
     within = sorted(p.name for p in source.iterdir() if not p.name.startswith(".")) if source.is_dir() else []
     inner = [name for name in within if all((source / name / folder).is_dir() for folder in folders)]
     hint = f" It seems to be one level down: give '{source / inner[0]}'." if inner else " Complete or correct it."
-    found = ", ".join(within[:8]) + (f" and {len(within) - 8} more" if len(within) > 8 else "")
     raise FileNotFoundError(
         f"'{source}' has not the layout of {layout}: missing {', '.join(f'{name}/' for name in missing)}; "
-        f"found {found or 'nothing' if source.is_dir() else 'no such folder'}.{hint}"
+        f"found {some(within, 8) or 'nothing' if source.is_dir() else 'no such folder'}.{hint}"
     )
 
 

@@ -1,8 +1,9 @@
-"""Voxel grids as the network's pipeline sees them: axes along right, anterior and superior, in millimetres."""
+"""Voxel grids: as the pipeline sees them, with axes along right, anterior and superior; and how far two are apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import nibabel as nib
@@ -25,11 +26,6 @@ class Grid(NamedTuple):
         return tuple(round((n - 1) * old / new + 1) for n, old, new in pairs)
 
 
-def memory_text(size: float) -> str:
-    """A number of bytes, to read."""
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
-
-
 def ras_grid(affine: ArrayLike, shape: Sequence[int]) -> Grid:
     """The grid of a volume that is stored with `shape` and the 4 x 4 `affine` (mm).
 
@@ -46,3 +42,10 @@ def ras_grid(affine: ArrayLike, shape: Sequence[int]) -> Grid:
     order = np.argsort(axes)
     size, spacing = (tuple(values[i] for i in order) for values in (list(shape), lengths.tolist()))
     return Grid(size, spacing, "".join(nib.aff2axcodes(matrix)))
+
+
+def corner_distance(affine: ArrayLike, other: ArrayLike, shape: Sequence[int]) -> float:
+    """The largest distance in mm between the places where two 4 x 4 affines put a corner of a volume of that shape."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))], dtype=np.float64)
+    moved = corners @ (np.asarray(affine, dtype=np.float64) - np.asarray(other, dtype=np.float64)).T  # 8 x 4
+    return float(np.linalg.norm(moved[:, :-1], axis=1).max())

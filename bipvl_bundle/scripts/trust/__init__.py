@@ -1,0 +1,1 @@
+"""What may be believed of a file, a request or a name."""

@@ -1,0 +1,64 @@
+"""YAML and JSON read so that nothing in a file is dropped without a word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SUFFIXES = (".json", ".yaml", ".yml")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A SafeLoader for which a key given twice is an error: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_data(path: str | Path) -> Any:
+    """The content of a YAML or JSON file, told apart by the suffix; nothing in it is run.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is neither, or a key stands twice in one mapping; the message names the file, and the place
+            for YAML.
+    """
+    path = Path(path)
+    kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if kind == "JSON":
+            return json.loads(text, object_pairs_hook=_unique)
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        advice = " (quote a text that holds ': ' or ' #')" if kind == "YAML" else ""
+        raise ValueError(f"'{path}' is no valid {kind}: {error}. Correct it{advice}.") from error
+
+
+def read_mapping(path: str | Path, expected: str) -> dict[str, Any]:
+    """The same for a file that must hold a mapping; `expected` says what of, in the error for one that does not."""
+    content = read_data(path)
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"'{path}' holds {found}; expected {expected}.")
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in content if keys.count(key) > 1)
+        raise ValueError(f"key '{twice}' given twice")
+    return content

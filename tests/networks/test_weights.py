@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scripts.networks.weights import count_parameters, in_half, read_weights, save_atomically, write_weights
+
+
+def test_half_precision_leaves_what_is_no_float() -> None:
+    half = in_half({"weight": torch.tensor([1.0, 1.0 + 2**-12]), "index": torch.tensor([70000])})
+    assert half is not None
+    assert half["weight"].tolist() == [1.0, 1.0]
+    assert half["index"].tolist() == [70000]
+
+
+def test_half_precision_that_overflows_is_none() -> None:
+    assert in_half({"weight": torch.tensor([1.0, 70000.0])}) is None
+
+
+def test_writes_tensors_only_without_the_storage_they_are_a_view_of(tmp_path: Path) -> None:
+    write_weights({"row": torch.zeros(1000, 1000)[3]}, tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").stat().st_size < 10_000
+    assert read_weights(tmp_path / "model.pt")["row"].shape == (1000,)
+
+
+def test_bare_state_dict_is_read(tmp_path: Path) -> None:
+    torch.save({"row": torch.ones(2)}, tmp_path / "bare.pt")
+    assert read_weights(tmp_path / "bare.pt")["row"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("content", [{"model": {"epoch": 3}}, {"model": {}}, {"model": 3}, [1]])
+def test_what_is_no_model(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt (is not a trained model|holds a list)"):
+        read_weights(tmp_path / "other.pt")
+
+
+def test_counts_what_is_trained_and_no_statistics() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.BatchNorm3d(2))
+    assert count_parameters(network.state_dict()) == 2 * 27 + 2 + 2 + 2
+
+
+class TestSaveAtomically:
+    def test_makes_the_folder_and_leaves_nothing_else(self, tmp_path: Path) -> None:
+        save_atomically({"a": torch.ones(1)}, tmp_path / "new/folder/x.pt")
+        assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["x.pt"]
+
+    def test_failure_keeps_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "x.pt"
+        save_atomically({"a": torch.ones(1)}, path)
+        before = path.read_bytes()
+
+        def save(content: Any, target: Path) -> None:
+            target.write_bytes(b"half")
+            raise RuntimeError("PytorchStreamWriter failed writing file")  # what torch makes of a full disk
+
+        monkeypatch.setattr(torch, "save", save)
+        with pytest.raises(OSError, match=r"x\.pt could not be written: PytorchStreamWriter.*untouched"):
+            save_atomically({"a": torch.zeros(1)}, path)
+        assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x.pt", before)]
+
+    def test_file_in_place_of_the_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(OSError, match=r"could not be written.*set `ckpt_dir`"):
+            save_atomically({}, tmp_path / "file/x.pt")
