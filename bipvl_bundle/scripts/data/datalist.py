@@ -89,7 +89,9 @@ def validation_items(
     return fold_split(load_datalist(dataset_dir, section), fold, num_folds, seed)[1]
 
 
-def evaluation_items(dataset_dir: PathLike, split: str, fold: int, num_folds: int, seed: int = 0) -> list[Item]:
+def evaluation_items(
+    dataset_dir: PathLike, split: str, fold: int, num_folds: int, seed: int = 0, *, label_key: str = "reference"
+) -> list[Item]:
     """The cases to score, with "reference" in place of "label" so that preprocessing leaves it alone.
 
     Args:
@@ -98,6 +100,7 @@ def evaluation_items(dataset_dir: PathLike, split: str, fold: int, num_folds: in
         fold: of the model's training.
         num_folds: of the model's training.
         seed: of the model's training.
+        label_key: "label" where the label is to be preprocessed with the image.
 
     Raises:
         ValueError: another split, a test case whose image or patient is also in section "training", and the
@@ -111,7 +114,7 @@ def evaluation_items(dataset_dir: PathLike, split: str, fold: int, num_folds: in
             require_unseen(load_datalist(dataset_dir, labelled=False, must_exist=False), items)
     else:
         raise ValueError(f"There is no split '{split}' to evaluate on; expected 'validation' or 'test'.")
-    return [{("reference" if key == "label" else key): value for key, value in item.items()} for item in items]
+    return [{(label_key if key == "label" else key): value for key, value in item.items()} for item in items]
 
 
 def inference_items(path: PathLike, section: str = "test") -> list[Item]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from einops import rearrange
-from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from scripts.networks.asked_words import AskedWords
@@ -204,8 +203,7 @@ class BiPVLSeg(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor | BiPVLOutput:
         """Segment a batch of images (B x in_channels x H x W x D)."""
-        if isinstance(image, MetaTensor):
-            image = image.as_tensor()
+        image = image.as_subclass(Tensor)
         if self.word_head is None:
             return self._with_channels(image)
         return self._with_words(image, self.word_head)
@@ -233,6 +231,14 @@ class BiPVLSeg(nn.Module):
         vision, concepts = self.projection(reading.stages, probabilities, states)
         question = AskedClasses(asked.classes, len(self.concepts.classes), asked.mirrored)
         return BiPVLOutput(logits, class_map, vision, concepts, asked.same_sentence, question)
+
+    def features(self, image: Tensor) -> Tensor:
+        """The backbone's output for a batch of images, fused with the context: B x C_f x H x W x D.
+
+        With the head "words" no class has any part in it.
+        """
+        image = image.as_subclass(Tensor)
+        return self.backbone(image, Reading(self.text_path, batch=len(image), to_the_end=False).fuse)
 
     def class_kernels(self) -> Tensor | None:
         """The kernels of the classes that are asked for now, C x (C_f + 1); None with the head "channels"."""

@@ -179,6 +179,17 @@ class ConceptTable:
             alternatives=tuple(row[:column] + row[column + 1 :] for row in self.alternatives),
         )
 
+    def only_concept(self, concept: str) -> ConceptTable:
+        """The table of one of its concepts.
+
+        Raises:
+            ValueError: the table has no such concept.
+        """
+        table = self
+        for other in set(self.concepts) - {find_name(concept, self.concepts, "concept", self.source)}:
+            table = table.without(other)
+        return table
+
     def replace_sentences(self, edits: Mapping[str, Mapping[str, str]]) -> ConceptTable:
         """A new table with some sentences replaced, given as {class: {concept: sentence}}.
 
