@@ -29,8 +29,9 @@ class ReadingReport:
 
     def __init__(self, asked: Sequence[Wording], overlaps: NDArray[np.float64]) -> None:
         self.asked = list(asked)
-        with np.errstate(invalid="ignore"):
-            self.means = np.nanmean(overlaps, axis=1)  # W x N x N
+        count = (~np.isnan(overlaps)).sum(axis=1)
+        sums = np.nansum(overlaps, axis=1)
+        self.means = np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)  # W x N x N
         rows = np.arange(self.means.shape[1])
         self.own = [float(np.nanmean(mean[rows, rows])) for mean in self.means]
         meant = [float(np.nanmean(mean[rows, list(w.meant)])) for w, mean in zip(self.asked, self.means, strict=True)]
