@@ -20,9 +20,9 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from scripts.data.cases import fingerprints
 from scripts.data.datalist import training_items
 from scripts.training.engines import LossTerms
-from scripts.training.seen_cases import fingerprints
 from scripts.words.table import ConceptTable
 
 Run = Callable[..., None]

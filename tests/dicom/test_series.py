@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.dicom import optional
+import scripts.dicom.series
 from scripts.dicom.series import read_series
 
 highdicom = pytest.importorskip("highdicom", reason="DICOM is optional: pip install pydicom highdicom")
@@ -289,7 +289,7 @@ def test_everything_imports_without_the_libraries(bundle_root: Path, monkeypatch
         monkeypatch.delitem(sys.modules, name)
     for name in ("pydicom", "highdicom"):
         monkeypatch.setitem(sys.modules, name, None)  # to be looked up and not found
-    for name in ("optional", "geometry", "series", "segmentation", "segment"):
+    for name in ("geometry", "series", "segmentation", "segment"):
         file = bundle_root / f"scripts/dicom/{name}.py"
         spec = importlib.util.spec_from_file_location(f"scripts.dicom.{name}", file)
         assert spec is not None
@@ -302,7 +302,7 @@ def test_everything_imports_without_the_libraries(bundle_root: Path, monkeypatch
 
 
 def test_absent_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(optional, "_has_highdicom", False)
+    monkeypatch.setattr(scripts.dicom.series, "_has_highdicom", False)
     with pytest.raises(ImportError, match=r"DICOM needs highdicom: .* `pip install pydicom highdicom`"):
         read_series(tmp_path)
 

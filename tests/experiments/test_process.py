@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.experiments.failure import read_failure
-from scripts.experiments.process import Processes, locked, termination_as_interrupt
+from scripts.experiments.process import Processes, locked, read_failure, termination_as_interrupt
 
 SLEEP = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
 

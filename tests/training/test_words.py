@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from scripts.training.words import QuestionRamp, prepare_words
+from scripts.training.words import QuestionRamp, WarnOfCollapse, prepare_words
 from scripts.words.questions import QuestionSampler
 from scripts.words.table import ConceptTable
 
@@ -84,3 +85,44 @@ class TestQuestionRamp:
     def test_impossible_share_raises(self) -> None:
         with pytest.raises(ValueError, match="`share` is a part of the epochs, from 0 to 1; found 33"):
             QuestionRamp(QuestionSampler(), 33)
+
+
+def messages(epochs: Sequence[dict[str, float]], caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """What is logged over epochs with these metrics."""
+    engine = Engine(lambda engine, batch: None)
+
+    @engine.on(Events.EPOCH_COMPLETED)
+    def measure() -> None:
+        engine.state.metrics = dict(epochs[engine.state.epoch - 1])
+
+    WarnOfCollapse().attach(engine)
+    with caplog.at_level("INFO", logger="scripts.training.words"):
+        engine.run([0], max_epochs=len(epochs))
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def aligned(text: float, vision: float) -> dict[str, float]:
+    return {"train_cosine_text": text, "train_cosine_vision": vision}
+
+
+def test_warns_once_a_collapse_and_tells_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    epochs = [aligned(0.9, 0.4), aligned(0.999, 0.4), aligned(0.999, 1.0), aligned(0.5, 0.4), aligned(0.2, 0.99)]
+    (first, collapse), (second, back), (third, again) = messages(epochs, caplog)
+    assert (first, second, third) == ("WARNING", "INFO", "WARNING")
+    assert "Epoch 2: the alignment has collapsed. Different classes have the same texts (0.999)" in collapse
+    assert "text_learning_rate" in collapse
+    assert back.startswith("Epoch 4: the alignment is back")
+    assert "Epoch 5" in again
+    assert "image features (0.990)" in again
+
+
+def test_embeddings_that_are_both_one_are_both_named(caplog: pytest.LogCaptureFixture) -> None:
+    ((_, message),) = messages([aligned(1.0, 0.99)], caplog)
+    assert "texts (1.000) and image features (0.990)" in message
+
+
+@pytest.mark.parametrize("metrics", [{}, {"train_loss": 1.0}, aligned(-0.9, 0.97)])
+def test_says_nothing_without_an_alignment_or_of_a_sound_one(
+    metrics: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert messages([metrics], caplog) == []

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.data.folds import fold_split
-from scripts.data.items import Item, files_of, images_of
+from scripts.data.cases import Item, files_of, images_of
 from scripts.data.label_names import check_label_names
-from scripts.data.partition import require_unseen
+from scripts.data.splits import fold_split, require_unseen
 from scripts.trust.parsing import read_mapping
 from scripts.trust.plain import require_name, require_plain
 
@@ -72,7 +71,7 @@ def training_items(
     section: str = "training",
     class_names: Sequence[str] | None = None,
 ) -> list[Item]:
-    """The labelled cases outside `fold`; the errors of `load_datalist` and `folds.fold_split`.
+    """The labelled cases outside `fold`; the errors of `load_datalist` and `splits.fold_split`.
 
     With `class_names`, of exclusive classes whose labels are 1, 2, ... in the files, the datalist must not name the
     labels otherwise; see `check_label_names`.
@@ -85,7 +84,7 @@ def training_items(
 def validation_items(
     dataset_dir: PathLike, fold: int, num_folds: int, seed: int = 0, *, section: str = "training"
 ) -> list[Item]:
-    """The labelled cases of `fold`; the errors of `load_datalist` and `folds.fold_split`."""
+    """The labelled cases of `fold`; the errors of `load_datalist` and `splits.fold_split`."""
     return fold_split(load_datalist(dataset_dir, section), fold, num_folds, seed)[1]
 
 
@@ -104,7 +103,7 @@ def evaluation_items(
 
     Raises:
         ValueError: another split, a test case whose image or patient is also in section "training", and the
-            errors of `load_datalist` and `folds.fold_split`.
+            errors of `load_datalist` and `splits.fold_split`.
     """
     if split == "validation":
         items = validation_items(dataset_dir, fold, num_folds, seed)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Plane", "stack_affine", "stack_order"]
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = ["Plane", "read_planes", "require", "stack_affine", "stack_order"]
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +44,63 @@ class Plane:
     directions: Floats
     spacing: tuple[float, float]
     shape: tuple[int, int]
+
+
+def read_planes(path: Path, dataset: Dataset, series: str) -> list[Plane]:
+    """The slices of a file, one for each frame, as its attributes place them.
+
+    Raises:
+        ValueError: it is a colour image, or an attribute is absent or malformed.
+    """
+    instance = f"{path.name} (instance {dataset.get('InstanceNumber', '?')})"
+    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+        raise ValueError(f"{series}: {instance} is a colour image; expected grey values of CT or MR.")
+    require(dataset, "FrameOfReferenceUID", f"{series}: {instance}")
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if not frames and count == 1:
+        return [_plane(dataset, [dataset], instance, series)]
+    if len(frames) != count:
+        raise ValueError(
+            f"{series}: {instance} has {count} frames and tells the place of {len(frames)}; expected one slice a "
+            "file, or an enhanced multi-frame image."
+        )
+    shared = list(require(dataset, "SharedFunctionalGroupsSequence", f"{series}: {instance}"))
+    return [
+        _plane(dataset, _functional_groups([frame, *shared]), f"frame {number} of {path.name}", series)
+        for number, frame in enumerate(frames, start=1)
+    ]
+
+
+def _functional_groups(holders: Sequence[Dataset]) -> list[Dataset]:
+    names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    return [item for holder in holders for name in names for item in holder.get(name) or []]
+
+
+def _plane(dataset: Dataset, holders: Sequence[Dataset], name: str, series: str) -> Plane:
+    found = {}
+    for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        holder = next((holder for holder in holders if keyword in holder), dataset)
+        value = require(holder, keyword, f"{series}: {name}")
+        found[keyword] = np.array(value, dtype=np.float64)
+        if found[keyword].shape != (length,) or not np.isfinite(found[keyword]).all():
+            raise ValueError(f"{series}: {name} has {keyword} {value}; expected {length} numbers.")
+    return Plane(
+        name=name,
+        frame_of_reference=str(dataset.FrameOfReferenceUID),
+        position=found["ImagePositionPatient"],
+        directions=found["ImageOrientationPatient"].reshape(2, 3),
+        spacing=(float(found["PixelSpacing"][0]), float(found["PixelSpacing"][1])),
+        shape=(int(dataset.Rows), int(dataset.Columns)),
+    )
+
+
+def require(dataset: Dataset, keyword: str, where: str) -> Any:
+    """The value of an attribute that a slice cannot do without."""
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        raise ValueError(f"{where} has no {keyword}; expected a CT or MR slice with its place in space.")
+    return value
 
 
 def stack_order(planes: Sequence[Plane], series: str) -> list[int]:

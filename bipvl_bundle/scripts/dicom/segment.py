@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import nibabel
 import numpy as np
 from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
 from scripts.configuration.files import read_config_file
-from scripts.dicom.optional import nibabel, require_dicom
 from scripts.dicom.segmentation import make_segmentation
-from scripts.dicom.series import Series, read_series
+from scripts.dicom.series import Series, read_series, require_dicom
 from scripts.words.table import ConceptTable
 
 __all__ = ["segment_dicom"]
@@ -108,7 +108,7 @@ def _collect(predictions: Path, target: Path) -> None:
 
 
 def _write_segmentation(source: Series, results: Sequence[Path], workflow: ConfigWorkflow) -> None:
-    labels = np.asarray(nibabel.load(results[0]).dataobj)
+    labels = np.asarray(nibabel.Nifti1Image.from_filename(results[0]).dataobj)
     table = _table(workflow)
     if labels.ndim == 3 and not workflow.parser.get_parsed_content("exclusive"):
         labels = labels[..., None]  # a single region

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from scripts.dicom.optional import codes, highdicom, pydicom, require_dicom
-from scripts.dicom.series import Series
+from scripts.dicom.series import Series, highdicom, pydicom, require_dicom
 from scripts.words.codes import ClassCode
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRIVATE_SCHEME", "make_segmentation"]
 
+codes, _ = optional_import("pydicom.sr.codedict", name="codes")
 ALGORITHM = "BiPVL-Seg"
 PRIVATE_SCHEME = "99BIPVL"
 LONGEST_TEXT = 64  # characters, of a label or a code's meaning

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nibabel
 import numpy as np
+from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from scripts.dicom.geometry import Floats, Plane, stack_affine, stack_order
-from scripts.dicom.optional import highdicom, nibabel, pydicom, require_dicom
+from scripts.dicom.geometry import Floats, read_planes, require, stack_affine, stack_order
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["Series", "read_series"]
+__all__ = ["Series", "highdicom", "pydicom", "read_series", "require_dicom"]
 
+pydicom, _has_pydicom = optional_import("pydicom")
+highdicom, _has_highdicom = optional_import("highdicom")
 logger = logging.getLogger(__name__)
 
 DICOM_SUFFIX = ".dcm"
@@ -76,6 +79,21 @@ class Series:
         return frames
 
 
+def require_dicom() -> None:
+    """Say what to install where one of the libraries that only DICOM needs is absent.
+
+    Raises:
+        ImportError: one is; the message names it.
+    """
+    present = {"pydicom": _has_pydicom, "highdicom": _has_highdicom}
+    absent = [name for name, found in present.items() if not found]
+    if absent:
+        raise ImportError(
+            f"Reading and writing DICOM needs {' and '.join(absent)}: not installed here. Install "
+            "with `pip install pydicom highdicom`; nothing else of this bundle needs them."
+        )
+
+
 def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -> Series:
     """Read the series of a folder; order and names of its files do not matter, subfolders are not read.
 
@@ -97,7 +115,7 @@ def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder '{source}'; expected one with the files of a DICOM series.")
     label, files = _choose(_group(_read_images(source), source), source, series_uid)
-    planes = [plane for path, dataset in files for plane in _planes(path, dataset, label)]
+    planes = [plane for path, dataset in files for plane in read_planes(path, dataset, label)]
     multi_frame = len(planes) > len(files)
     if multi_frame and len(files) > 1:
         raise ValueError(f"{label} is split over {len(files)} multi-frame files; expected one file, or one a slice.")
@@ -153,7 +171,7 @@ def _group(images: Sequence[tuple[Path, Dataset]], folder: Path) -> dict[str, li
     groups: dict[str, list[tuple[Path, Dataset]]] = {}
     for path, dataset in images:
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-            _require(dataset, keyword, f"'{folder}': {path.name}")
+            require(dataset, keyword, f"'{folder}': {path.name}")
         groups.setdefault(str(dataset.SeriesInstanceUID), []).append((path, dataset))
     return groups
 
@@ -175,57 +193,6 @@ def _choose(
     if key not in groups:
         raise ValueError(f"'{folder}' has no series {key}; found {listed}.")
     return labels[key], groups[key]
-
-
-def _planes(path: Path, dataset: Dataset, series: str) -> list[Plane]:
-    instance = f"{path.name} (instance {dataset.get('InstanceNumber', '?')})"
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise ValueError(f"{series}: {instance} is a colour image; expected grey values of CT or MR.")
-    _require(dataset, "FrameOfReferenceUID", f"{series}: {instance}")
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    count = int(dataset.get("NumberOfFrames") or 1)
-    if not frames and count == 1:
-        return [_plane(dataset, [dataset], instance, series)]
-    if len(frames) != count:
-        raise ValueError(
-            f"{series}: {instance} has {count} frames and tells the place of {len(frames)}; expected one slice a "
-            "file, or an enhanced multi-frame image."
-        )
-    shared = list(_require(dataset, "SharedFunctionalGroupsSequence", f"{series}: {instance}"))
-    return [
-        _plane(dataset, _functional_groups([frame, *shared]), f"frame {number} of {path.name}", series)
-        for number, frame in enumerate(frames, start=1)
-    ]
-
-
-def _functional_groups(holders: Sequence[Dataset]) -> list[Dataset]:
-    names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-    return [item for holder in holders for name in names for item in holder.get(name) or []]
-
-
-def _plane(dataset: Dataset, holders: Sequence[Dataset], name: str, series: str) -> Plane:
-    found = {}
-    for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-        holder = next((holder for holder in holders if keyword in holder), dataset)
-        value = _require(holder, keyword, f"{series}: {name}")
-        found[keyword] = np.array(value, dtype=np.float64)
-        if found[keyword].shape != (length,) or not np.isfinite(found[keyword]).all():
-            raise ValueError(f"{series}: {name} has {keyword} {value}; expected {length} numbers.")
-    return Plane(
-        name=name,
-        frame_of_reference=str(dataset.FrameOfReferenceUID),
-        position=found["ImagePositionPatient"],
-        directions=found["ImageOrientationPatient"].reshape(2, 3),
-        spacing=(float(found["PixelSpacing"][0]), float(found["PixelSpacing"][1])),
-        shape=(int(dataset.Rows), int(dataset.Columns)),
-    )
-
-
-def _require(dataset: Dataset, keyword: str, where: str) -> Any:
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        raise ValueError(f"{where} has no {keyword}; expected a CT or MR slice with its place in space.")
-    return value
 
 
 def _pixels(path: Path, dataset: Dataset, series: str) -> NDArray[np.float32]:

@@ -11,8 +11,7 @@ from typing import Any
 
 from scripts.configuration.check import check_config
 from scripts.experiments.description import ExperimentSet
-from scripts.experiments.failure import read_failure
-from scripts.experiments.process import Processes, termination_as_interrupt
+from scripts.experiments.process import Processes, read_failure, termination_as_interrupt
 from scripts.experiments.records import differences
 from scripts.experiments.steps import Identity, Run, Step, plan_runs
 from scripts.messages.phrases import first_lines, root_cause

@@ -13,8 +13,8 @@ from typing import Any
 
 from monai.bundle import ComponentLocator, ConfigParser
 
-from scripts.data.folds import require_fold
-from scripts.data.items import Item, case_of, files_of
+from scripts.data.cases import Item, case_of, files_of
+from scripts.data.splits import require_fold
 from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
 from scripts.experiments.records import code_digest, differences, digest, versions, write_json
 from scripts.whole_file import digest_of

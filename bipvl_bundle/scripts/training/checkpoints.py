@@ -13,10 +13,10 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
+from scripts.data.cases import require_unseen_by_model
 from scripts.messages.phrases import first_lines
 from scripts.networks.weights import read_checkpoint, save_atomically
 from scripts.training.distributed import unwrap
-from scripts.training.seen_cases import require_unseen_by_model
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What a training has to say about its words before it begins."""
+"""Warnings of a training about its words: unreviewed ones before it begins, and a collapse of the alignment in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from scripts.training.distributed import unwrap
 from scripts.words.questions import QuestionSampler
 
 logger = logging.getLogger(__name__)
+
+SIDES = {"train_cosine_text": "texts", "train_cosine_vision": "image features"}
 
 
 def prepare_words(network: Any, swap: Sequence[str] | None = None) -> None:
@@ -74,3 +76,38 @@ class QuestionRamp:
     def __call__(self, engine: Engine) -> None:
         rising = self.share * (engine.state.max_epochs or 1)
         self.questions.strength = min(1.0, engine.state.epoch / rising) if rising >= 1 else 1.0
+
+
+class WarnOfCollapse:
+    """Warns in the epoch in which the alignment collapses, and tells when it is back; attach it to the trainer.
+
+    A collapse shows nowhere else: the other losses go on falling and the DSC goes on rising without the words.
+
+    Reads the means of the epoch that ``LossTerms`` leaves in ``engine.state.metrics``, so it is attached after it.
+    Without an alignment loss there is nothing to warn of.
+
+    Args:
+        limit: mean cosine between the embeddings of different classes above which they count as one.
+    """
+
+    def __init__(self, limit: float = 0.98) -> None:
+        self.limit = limit
+        self.collapsed = False
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        metrics = engine.state.metrics
+        alike = [f"{side} ({metrics[name]:.3f})" for name, side in SIDES.items() if metrics.get(name, 0.0) > self.limit]
+        if alike and not self.collapsed:
+            logger.warning(
+                "Epoch %s: the alignment has collapsed. Different classes have the same %s (mean cosine): the words no "
+                "longer tell them apart, although the segmentation may go on improving. If it stays so, start again "
+                "with a lower `learning_rate` or `text_learning_rate`; see docs/method.md, Watching for collapse.",
+                engine.state.epoch,
+                " and ".join(alike),
+            )
+        if self.collapsed and not alike:
+            logger.info("Epoch %s: the alignment is back, with an embedding for each class.", engine.state.epoch)
+        self.collapsed = bool(alike)

@@ -99,7 +99,7 @@ class TestAnswer:
         assert f"c2: image {data / 'i2.nii.gz'}: there is no such file" in said
         assert "found also 5; correct the label" in said
         assert "error: 3 of 8 cases (c1, c2, c3) cannot be used" in said
-        assert "i0.nii.gz' is in the training and in the test section (2 are)" in said
+        assert "in the training and in the test section alike: " in said
 
     def test_is_no_for_unfinished_words_but_the_files_are_read(self, check: Check, data: Path) -> None:
         path = data / "words.yaml"

@@ -218,7 +218,7 @@ class TestNewDataset:
             ({"label_values": [1]}, r"1 label_values for 2 classes"),
             ({"patient_pattern": "("}, r"patient_pattern '\(' is no regular expression"),
             ({"patient_pattern": "^x"}, r"finds no patient in the name of case 'pat0_0'"),
-            ({"num_folds": 7}, r"6 patients cannot be dealt to 7 folds"),
+            ({"num_folds": 7}, r"6 patients cannot be split into 7 folds"),
             ({"test_labels": "x"}, r"test_labels need test_images"),
             ({"name": "../mine"}, r"'\.\./mine' will not do as a data set's name"),
             ({"modality": "CT\nimports: [$import os]"}, r"modality has the invisible character U\+000A"),

@@ -12,7 +12,7 @@ import numpy as np
 from monai.transforms import generate_spatial_bounding_box
 from numpy.typing import NDArray
 
-from scripts.data.items import Item, files_of
+from scripts.data.cases import Item, files_of
 from scripts.geometry.grid import Grid, ras_grid
 from scripts.messages.phrases import first_lines
 

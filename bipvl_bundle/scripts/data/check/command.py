@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,23 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from scripts.configuration.check import check_config
+from scripts.data.cases import Item, identities
 from scripts.data.check.case import CaseCheck, CaseReport, Intensity
-from scripts.data.check.table import case_table, class_table, csv_rows, problem_lines
-from scripts.data.check.verdict import Finding, Settings, cache_bytes, judge
+from scripts.data.check.report import (
+    Finding,
+    Settings,
+    cache_bytes,
+    case_table,
+    class_table,
+    csv_rows,
+    find_faults,
+    problem_lines,
+)
 from scripts.data.datalist import check_datalist_labels, datalist_sections, load_datalist
-from scripts.data.folds import require_fold, split_folds
-from scripts.data.items import Item
 from scripts.data.label_names import names_in_files
+from scripts.data.splits import require_fold, split_folds
 from scripts.data.transforms import CheckCased
-from scripts.messages.phrases import byte_size, root_cause
+from scripts.messages.phrases import byte_size, root_cause, some
 from scripts.metrics.report import check_output_folder
 from scripts.whole_file import write_rows
 from scripts.words.checks import read_yaml
@@ -79,7 +87,7 @@ def check_data(
     reports = list(tqdm(_reports(jobs, check, workers), "Checking", len(jobs), unit="case", disable=not progress))
     if output:
         write_rows(Path(output), csv_rows(reports, settings.class_names))
-    findings = [*words, *_label_names(parser), *_shared_cases(jobs), *judge(reports, settings)]
+    findings = [*words, *_label_names(parser), *_shared_cases(jobs), *find_faults(reports, settings)]
     _tell(reports, settings, findings, max_rows)
     if any(finding.fatal for finding in findings):
         raise SystemExit(1)
@@ -202,16 +210,11 @@ def _memory() -> int | None:
         return None
 
 
-def _shared_cases(jobs: Sequence[Job]) -> Iterator[Finding]:
-    """Files and patients of the training section that are in the test section too."""
-    found: Mapping[str, dict[str, set[str]]] = {key: {s: set() for s in SECTIONS} for key in ("image", "patient")}
-    for item, section, _ in jobs:
-        for key in found.keys() & item.keys():
-            found[key][section].update(map(str, ensure_tuple(item[key])))
-    for key, parts in found.items():
-        shared = sorted(parts["training"] & parts["test"])
-        if shared:
-            yield Finding(True, f"{key} '{shared[0]}' is in the training and in the test section ({len(shared)} are)")
+def _shared_cases(jobs: Sequence[Job]) -> list[Finding]:
+    """Images and patients of the training section that are in the test section too."""
+    training, test = (set().union(*(identities(i) for i, s, _ in jobs if s == section)) for section in SECTIONS)
+    shared = sorted(training & test)
+    return [Finding(True, f"in the training and in the test section alike: {some(shared, 3)}")] if shared else []
 
 
 def _tell(reports: Sequence[CaseReport], settings: Settings, findings: Sequence[Finding], max_rows: int) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.data.folds import split_folds
-from scripts.data.items import Item
+from scripts.data.cases import Item
 from scripts.data.own.dataset_files import datalist_text, table_text, target_paths, write_together
 from scripts.data.own.file_matching import MatchedCase, match_files, match_images
 from scripts.data.own.suggestions import DatasetPlan, overlay_text
 from scripts.data.own.survey import Survey, survey
+from scripts.data.splits import with_folds
 from scripts.words.checks import PLACEHOLDER, check_names, check_text
 
 
@@ -40,7 +40,7 @@ def new_dataset(
 
     Writes `configs/dataset_<name>.yaml`, `data/<name>/dataset.json` and `configs/concepts/<name>.yaml` in the
     bundle's folder: all three or none, and never over a file that is there. The volumes stay where they are.
-    The folds are dealt once, by patient, and written down, so that neither the seed of a training nor a case
+    The folds are made once, by patient, and written down, so that neither the seed of a training nor a case
     that is added later changes them.
 
     Args:
@@ -57,7 +57,7 @@ def new_dataset(
         test_images: folder of images to put aside as the test section.
         test_labels: folder of their labels.
         num_folds: of the cross-validation.
-        seed: what the cases are dealt to folds by.
+        seed: what the cases are shuffled into folds by.
         sample: number of cases whose voxels are read, for the window and the label values.
         relative_paths: write paths relative to the datalist, for data that moves together with the bundle.
         bundle_root: the bundle's folder.
@@ -82,13 +82,12 @@ def new_dataset(
     training_items = [_item(case, patient_pattern) for case in cases]
     test_items = [_item(case, patient_pattern) for case in test]
     _require_apart(training_items, test_items)
-    folds = split_folds(training_items, num_folds, seed)
-    fold_of = {item["case"]: number for number, part in enumerate(folds) for item in part}
+    training_items = with_folds(training_items, num_folds, seed)
     found = survey(cases, sample=sample, progress=progress)
     _check_labels(plan, found)
     folder = targets[1].parent if relative_paths else None
     entries = {
-        "training": [_entry(item, folder) | {"fold": fold_of[item["case"]]} for item in training_items],
+        "training": [_entry(item, folder) | {"fold": item["fold"]} for item in training_items],
         "test": [_entry(item, folder) for item in test_items],
     }
     datalist = datalist_text(plan.name, plan.modality, entries)

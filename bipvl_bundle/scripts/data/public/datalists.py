@@ -9,11 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.data.cases import Item
 from scripts.data.datalist import PathLike, load_datalist
-from scripts.data.folds import TRAINING
-from scripts.data.items import Item
-from scripts.data.partition import deal, require_apart, with_fixed_split, with_folds, with_patients
 from scripts.data.public.layouts import OfficialCases, amos22, mmwhs_ct, mmwhs_mr, msd, msd_brain
+from scripts.data.splits import (
+    TRAINING,
+    require_apart,
+    split_by_size,
+    with_fixed_split,
+    with_folds,
+    with_patients,
+)
 from scripts.whole_file import whole_file
 
 LAYOUTS: Mapping[str, Callable[[Path], OfficialCases]] = {
@@ -111,9 +117,9 @@ def _partition(
     if sizes is None:
         return with_folds(cases.training, num_folds, seed), cases.test
     if not cases.test:
-        *parts, test = deal(cases.training, sizes, seed)
+        *parts, test = split_by_size(cases.training, sizes, seed)
     elif len(cases.test) == sizes[-1]:
-        parts, test = deal(cases.training, sizes[:-1], seed), cases.test
+        parts, test = split_by_size(cases.training, sizes[:-1], seed), cases.test
     else:
         raise ValueError(
             f"{cases.name} has {len(cases.test)} test cases of its own; expected that as the last number of the split, "

@@ -1,12 +1,40 @@
-"""Which cases a model was trained on, without their names."""
+"""A case as MONAI's data sets have it, a dictionary: its name, patient and files, and what tells it from others."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from scripts.data.items import Item, case_of, images_of
+Item = dict[str, Any]
+"""Key "image": a path, or a list with one path a channel; often "label" or "reference", "case", "patient", "fold"."""
+
+
+def case_of(item: Item) -> str:
+    """The name of a case; where none is given, its image."""
+    return str(item.get("case", item["image"]))
+
+
+def patient_of(item: Item) -> str:
+    """The patient of a case, the case itself where no other is given."""
+    return str(item.get("patient", case_of(item)))
+
+
+def images_of(item: Item) -> list[str]:
+    """The files of a case's image: one, or one a channel."""
+    return list(item["image"]) if isinstance(item["image"], list | tuple) else [item["image"]]
+
+
+def files_of(item: Item) -> list[tuple[str, str]]:
+    """All files of a case, with what each is: "image", "label" or "reference"."""
+    references = [(kind, item[kind]) for kind in ("label", "reference") if kind in item]
+    return [*(("image", path) for path in images_of(item)), *references]
+
+
+def identities(item: Item) -> set[str]:
+    """Its images, and its patient where one is named: what no other part of a data set should have too."""
+    return {*images_of(item), *([f"patient '{item['patient']}'"] if "patient" in item else [])}
 
 
 def fingerprints(items: Sequence[Item]) -> list[str]:

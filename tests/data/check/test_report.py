@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from scripts.data.check.case import CaseReport
-from scripts.data.check.table import case_table, class_table, csv_rows, problem_lines
-from scripts.data.check.verdict import Finding, Settings, cache_bytes, judge
+from scripts.data.check.report import (
+    Finding,
+    Settings,
+    cache_bytes,
+    case_table,
+    class_table,
+    csv_rows,
+    find_faults,
+    problem_lines,
+)
 from scripts.geometry.grid import Grid
 from scripts.whole_file import write_rows
 
@@ -46,9 +54,9 @@ def changed(reports: list[CaseReport], *numbers: int, **values: Any) -> list[Cas
     return [replace(report, **values) if number in numbers else report for number, report in enumerate(reports)]
 
 
-class TestJudge:
+class TestFindFaults:
     def test_good_cases_leave_nothing_to_say(self, reports: list[CaseReport], settings: Settings) -> None:
-        assert judge(reports, settings) == []
+        assert find_faults(reports, settings) == []
 
     @pytest.mark.parametrize(
         ("numbers", "values", "fatal", "text"),
@@ -82,26 +90,26 @@ class TestJudge:
         fatal: bool,
         text: str,
     ) -> None:
-        (finding,) = judge(changed(reports, *numbers, **values), settings)
+        (finding,) = find_faults(changed(reports, *numbers, **values), settings)
         assert finding.fatal == fatal
         assert text in finding.text
 
     def test_a_class_that_a_fold_does_not_train_on(self, reports: list[CaseReport], settings: Settings) -> None:
         """Class beta is in cases 0 and 3 alone, which fold 0 holds out."""
-        found = judge(changed(reports, 1, 2, 4, 5, counts=(27, 0)), settings)
+        found = find_faults(changed(reports, 1, 2, 4, 5, counts=(27, 0)), settings)
         advice = "split the cases anew, by 'fold' keys or another seed"
         text = f"class 'beta' is in no case that fold 0 trains on (c0, c3): {advice}"
         assert found == [Finding(True, text)]
-        found = judge(changed(reports, 1, 2, 4, 5, counts=(27, 0)), replace(settings, fold=1))
+        found = find_faults(changed(reports, 1, 2, 4, 5, counts=(27, 0)), replace(settings, fold=1))
         assert found == [Finding(False, text)]
 
     def test_classes_of_the_test_section_do_not_count(self, reports: list[CaseReport], settings: Settings) -> None:
         test = replace(GOOD, case="t", section="test", counts=(1, 1))
-        found = judge([*changed(reports, *range(6), counts=(27, 0)), test], settings)
+        found = find_faults([*changed(reports, *range(6), counts=(27, 0)), test], settings)
         assert [finding.fatal for finding in found] == [True]
 
     def test_errors_come_first(self, reports: list[CaseReport], settings: Settings) -> None:
-        found = judge(changed(changed(reports, 1, oriented=False), 2, problems=["x"]), settings)
+        found = find_faults(changed(changed(reports, 1, oriented=False), 2, problems=["x"]), settings)
         assert [finding.fatal for finding in found] == [True, False]
 
     def test_memory_of_the_cache_is_that_of_its_share(self, reports: list[CaseReport]) -> None:

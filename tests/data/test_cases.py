@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.training.seen_cases import fingerprint, fingerprints, require_unseen_by_model
+from scripts.data.cases import fingerprint, fingerprints, require_unseen_by_model
 
 
 def case(folder: Path, name: str, size: int = 3) -> dict[str, Any]:
