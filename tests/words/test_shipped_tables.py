@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from scripts.data.phantom.anatomy import CLASS_NAMES
+from scripts.words.sentences import exchange_sides
 from scripts.words.table import ConceptTable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +62,12 @@ def swap_sides(text: str) -> str:
 
 def pairs(table: ConceptTable) -> list[tuple[int, int]]:
     lefts = [i for i, name in enumerate(table.classes) if name.startswith("left ")]
-    return [(i, table.classes.index(swap_sides(table.classes[i]))) for i in lefts]
+    return [(i, table.classes.index(other)) for i in lefts if (other := swap_sides(table.classes[i])) in table.classes]
+
+
+def alternatives(table: ConceptTable) -> list[tuple[str, tuple[tuple[str, ...], ...]]]:
+    """Each class's name with its K lists of other sentences."""
+    return [(name, table.alternatives_of(label)) for label, name in enumerate(table.classes)]
 
 
 def test_the_tables_that_the_project_needs_are_there() -> None:
@@ -119,6 +125,59 @@ def test_no_sentence_tells_function_or_diagnosis(path: Path) -> None:
 def test_no_table_claims_to_be_reviewed(path: Path) -> None:
     """Turn this around for a table once a reader with radiological training has read it."""
     assert not ConceptTable.load(path).reviewed
+
+
+@every_table
+def test_every_title_and_location_can_be_said_in_two_other_ways(path: Path) -> None:
+    table = ConceptTable.load(path)
+    for concept in SIDED:
+        column = table.concepts.index(concept)
+        assert {name: len(row[column]) for name, row in alternatives(table) if len(row[column]) < 2} == {}
+
+
+@every_table
+def test_an_alternative_is_a_sentence_like_the_others(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    said = [s for _, row in alternatives(ConceptTable.load(path)) for others in row for s in others]
+    assert {s for s in said if not re.fullmatch(r"[A-Z].*[^.]\.", s) or not 5 <= len(s.split()) <= 25} == set()
+    assert {s for s in said if NOT_VISUAL.search(s)} == set()
+    assert {s: len(ids) for s, ids in zip(said, tokenizer(said)["input_ids"], strict=True) if len(ids) > 40} == {}
+
+
+@every_table
+def test_alternatives_are_shared_by_the_classes_that_share_the_sentence_and_by_no_others(path: Path) -> None:
+    table = ConceptTable.load(path)
+    originals = {s.casefold() for s in table.sentences_flat}
+    stands_for: dict[str, str] = {}
+    shared: dict[str, tuple[str, ...]] = {}
+    for (_, row), sentences in zip(alternatives(table), table.sentences, strict=True):
+        for others, sentence in zip(row, sentences, strict=True):
+            assert len({s.casefold() for s in others}) == len(others)
+            assert shared.setdefault(sentence, others) == others
+            for other in map(str.casefold, others):
+                assert other not in originals
+                assert stands_for.setdefault(other, sentence) == sentence
+
+
+@every_table
+def test_the_alternatives_of_a_title_name_the_modality_and_the_side(path: Path) -> None:
+    table = ConceptTable.load(path)
+    for name, row in alternatives(table):
+        sides = re.findall(r"\b(left|right)\b", name)
+        for title in row[table.concepts.index("title")]:
+            assert table.modality in title.split()
+            assert sorted(re.findall(r"\b(left|right)\b", title)) == sides, title
+
+
+@every_table
+def test_the_alternatives_of_a_pair_are_mirror_images(path: Path) -> None:
+    table = ConceptTable.load(path)
+    mirrored = ("title",) if path.stem in ALIKE else table.concepts  # the two sides of a heart differ in the rest
+    for i, j in pairs(table):
+        for concept in mirrored:
+            column = table.concepts.index(concept)
+            left, right = (table.alternatives_of(row)[column] for row in (i, j))
+            assert tuple(map(exchange_sides, left)) == right
+            assert concept not in SIDED or not set(left) & set(right)
 
 
 @pytest.mark.parametrize("path", [p for p in TABLES if p.stem not in ALIKE], ids=lambda path: path.stem)
