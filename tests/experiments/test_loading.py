@@ -76,13 +76,16 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("fields", "match"),
         [
-            ({"fold": [0]}, r"unknown key 'fold' \(nearest: 'folds'\)"),
+            ({"fold": [0]}, "the test has an unknown key 'fold'; did you mean 'folds'"),
             ({"output": None}, "'output' is missing"),
             ({"experiments": {}}, "'experiments' is missing"),
             ({"experiments": ["full"]}, "'experiments' is a list; expected a mapping"),
             ({"experiments": {"a b": []}}, "experiment 'a b': expected a name of letters"),
             ({"experiments": {"../up": []}}, "expected a name of letters"),
-            ({"experiments": {"full": {"overlay": []}}}, r"'full': unknown key 'overlay' \(nearest: 'overlays'\)"),
+            (
+                {"experiments": {"full": {"overlay": []}}},
+                "'full' has an unknown key 'overlay'; did you mean",
+            ),
             ({"experiments": {"full": [1]}}, r"'overlays' is \[1\]; expected a list of config files"),
             ({"experiments": {"full": [], "Full": []}}, "two experiments would share the folder 'full'"),
             ({"experiments": {"x": {"evaluates": "full"}}}, "it evaluates 'full'; expected an experiment of this set"),

@@ -29,7 +29,7 @@ def test_those_of_the_project_are_valid(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"wieghts": "x"}, r"unknown key 'wieghts' \(nearest: 'weights'\)"),
+        ({"wieghts": "x"}, "has an unknown key 'wieghts'; did you mean 'weights'"),
         ({"title": None, "limits": ""}, "lacks title, limits"),
         ({"version": 0.1}, "version is 0.1; expected text, in quotes"),
         ({"version": "2.0.0"}, r"version 2\.0\.0 has no line in the changelog, which has 1"),

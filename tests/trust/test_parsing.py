@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.trust.parsing import read_data, read_mapping
+from scripts.trust.parsing import check_keys, read_data, read_mapping
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -44,3 +44,20 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"a\.yaml' is no valid YAML"):
         read_data(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": 1, "colour": 2, "clour": 3}, "^it has an unknown key 'clour'; did you mean 'colour'"),
+        ({"a": 1, "xyz": 3}, "^it has an unknown key 'xyz'; known: a, colour"),
+        ({"colour": 3}, "^it lacks 'a'"),
+    ],
+)
+def test_keys_are_known_and_the_required_ones_there(content: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_keys(content, known=("a", "colour"), required=("a",), where="it")
+
+
+def test_known_keys_pass() -> None:
+    check_keys({"a": 1}, known=("a", "colour"), required=("a",), where="it")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from scripts.experiments.description import SPLITS, Experiment, ExperimentSet
-from scripts.trust.parsing import read_mapping
+from scripts.trust.parsing import check_keys, read_mapping
 
 FIELDS = tuple(ExperimentSet.__dataclass_fields__)
 ENTRY_FIELDS = tuple(name for name in Experiment.__dataclass_fields__ if name != "name")
@@ -40,7 +39,7 @@ def load_set(file: str | Path | None = None, **fields: Any) -> ExperimentSet:
 
 def parse_set(content: Mapping[str, Any], source: str) -> ExperimentSet:
     """The set that a mapping describes; `source` names it in errors."""
-    _known_keys(content, FIELDS, source)
+    check_keys(content, known=FIELDS, where=source)
     for name in ("experiments", "output"):
         if not content.get(name):
             raise ValueError(f"{source}: '{name}' is missing. A set needs at least `experiments` and `output`.")
@@ -93,7 +92,7 @@ def _experiment(source: str, name: Any, entry: Any) -> Experiment:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{where}: expected a name of letters, digits, '_', '-' and '.', since it names a folder.")
     fields = entry if isinstance(entry, Mapping) else {"overlays": entry}
-    _known_keys(fields, ENTRY_FIELDS, where)
+    check_keys(fields, known=ENTRY_FIELDS, where=where)
     evaluates = fields.get("evaluates")
     return Experiment(
         name=name,
@@ -124,13 +123,6 @@ def _check(described: ExperimentSet, source: str) -> None:
     for name, number in (("jobs", described.jobs), ("threads", described.threads)):
         if number is not None and not (_is_number(number) and number >= 1):
             raise ValueError(f"{source}: {name} is {number!r}; expected a whole number from 1.")
-
-
-def _known_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in content:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1, cutoff=0.0)
-            raise ValueError(f"{where}: unknown key '{key}' (nearest: '{near[0]}'); expected {', '.join(known)}.")
 
 
 def _mapping(where: str, name: str, value: Any) -> Mapping[str, Any]:

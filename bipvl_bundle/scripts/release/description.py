@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from scripts.trust.parsing import read_mapping
+from scripts.trust.parsing import check_keys, read_mapping
 from scripts.trust.plain import require_plain
 
 BUNDLE_ROOT = Path(__file__).resolve().parents[2]
@@ -76,10 +75,7 @@ def load_release(path: str | Path) -> Release:
         raise FileNotFoundError(f"There is no description of a release '{path}'; see those in configs/releases.")
     content = read_mapping(path, f"a mapping with {', '.join(KNOWN)}")
     require_plain(content, f"'{path}'")
-    for key in content:
-        if key not in KNOWN:
-            near = get_close_matches(str(key), KNOWN, n=1, cutoff=0.0)[0]
-            raise ValueError(f"'{path}': unknown key '{key}' (nearest: '{near}'); expected {', '.join(KNOWN)}.")
+    check_keys(content, known=KNOWN, where=f"'{path}'")
     absent = [name for name in REQUIRED if not content.get(name)]
     if absent:
         raise ValueError(f"'{path}' lacks {', '.join(absent)}; a release says each of {', '.join(REQUIRED)}.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,26 @@ def read_mapping(path: str | Path, expected: str) -> dict[str, Any]:
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"'{path}' holds {found}; expected {expected}.")
     return content
+
+
+def check_keys(content: Mapping[str, Any], *, known: Collection[str], required: Iterable[str] = (), where: str) -> None:
+    """Refuse a mapping with a key that is none of `known`, whose nearest is named, or without a required one.
+
+    Raises:
+        ValueError: the message begins with `where`.
+    """
+    for key in content:
+        if key not in known:
+            raise ValueError(f"{where} has an unknown key '{key}'{hint(key, known)}.")
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(repr(key) for key in missing)}.")
+
+
+def hint(name: object, known: Collection[str]) -> str:
+    """What ends a message about an unknown name: the nearest of the known ones, else all of them."""
+    close = get_close_matches(str(name), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

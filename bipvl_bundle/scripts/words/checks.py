@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.trust.parsing import read_mapping
+from scripts.trust.parsing import check_keys, hint, read_mapping
 from scripts.trust.plain import require_text
 
 REQUIRED_KEYS = ("modality", "concepts", "classes")
@@ -51,15 +50,6 @@ def read_alternatives(content: object, concepts: Sequence[str], where: str) -> t
             check_text(sentence, f"{where}: an alternative of '{concept}'")
         found.append(tuple(tidy(sentence) for sentence in sentences))
     return tuple(found)
-
-
-def check_keys(content: dict[str, Any], *, required: Sequence[str], known: Sequence[str], where: str) -> None:
-    for key in content:
-        if key not in known:
-            raise ValueError(f"{where} has an unknown key '{key}'{hint(key, known)}.")
-    missing = [key for key in required if key not in content]
-    if missing:
-        raise ValueError(f"{where} lacks {', '.join(repr(key) for key in missing)}.")
 
 
 def check_names(names: Sequence[object], kind: str, source: str) -> None:
@@ -114,11 +104,6 @@ def find_name(name: str, names: Sequence[str], kind: str, source: str) -> str:
         if normalised(candidate) == normalised(str(name)):
             return candidate
     raise ValueError(f"{source} has no {kind} '{name}'{hint(name, names)}.")
-
-
-def hint(name: object, known: Iterable[str]) -> str:
-    close = get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
 def tidy(value: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scripts.words.checks import check_keys, check_text, tidy
+from scripts.trust.parsing import check_keys
+from scripts.words.checks import check_text, tidy
 
 REQUIRED_KEYS = ("scheme", "value", "meaning")
 KNOWN_KEYS = (*REQUIRED_KEYS, "modifier", "abnormal")

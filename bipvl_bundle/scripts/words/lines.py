@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from scripts.words.checks import check_text, find_name, hint, normalised, tidy
+from scripts.trust.parsing import hint
+from scripts.words.checks import check_text, find_name, normalised, tidy
 from scripts.words.table import ConceptTable
 
 __all__ = ["KEY", "displayed_words", "read_edits", "words_text"]

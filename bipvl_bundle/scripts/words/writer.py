@@ -9,8 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from scripts.trust.parsing import check_keys
 from scripts.words.chat import Chat, Conversation
-from scripts.words.checks import check_keys, check_text, tidy
+from scripts.words.checks import check_text, tidy
 from scripts.words.files import check_new_file, write_table
 from scripts.words.prompts import LONGEST, checked, concept_prompt
 from scripts.words.table import ConceptTable
