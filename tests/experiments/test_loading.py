@@ -131,7 +131,7 @@ class TestReadySets:
             assert check_config([str(file) for file in step.files], **step.options) == [], run
 
     def test_they_are_all_there(self) -> None:
-        assert {"table3_phantom", "table3_hippocampus", "table3_brain_structures", "table5_amos22"} <= {
+        assert {"table3_phantom", "table3_hippocampus", "table3_brain_structures", "table5_amos22", "head_phantom"} <= {
             path.stem for path in READY
         }
-        assert {path.stem.split("_")[0] for path in READY} == {"table1", "table2", "table3", "table5", "open"}
+        assert {path.stem.split("_")[0] for path in READY} == {"table1", "table2", "table3", "table5", "open", "head"}

@@ -128,7 +128,8 @@ class TestTraining:
 
     def test_training_asks_what_is_drawn(self, make_network, awaken, image, table):
         sampler = QuestionSampler(subset=1.0)
-        network = awaken(make_network(head="words", questions=sampler)).double().train()
+        network = awaken(make_network(head="words")).double().train()
+        network.learn(table, sampler)
         random.seed(3)
         question = sampler.draw(table)
         random.seed(3)
@@ -139,15 +140,17 @@ class TestTraining:
         torch.testing.assert_close(output.logits.detach(), expected)
 
     def test_mirrored_question_mirrors_the_image_and_not_the_target(self, make_network, awaken, image, table):
-        network = awaken(make_network(head="words", questions=QuestionSampler(mirror=1.0))).double().train()
+        network = awaken(make_network(head="words")).double().train()
+        network.learn(table, QuestionSampler(mirror=1.0))
         output = network(image)
         assert output.question.mirrored
         mirrored = table.swapped("right kidney", "left kidney").replace_sentences({"liver": {"location": "Top left."}})
         expected = logits(network.eval().with_concepts(mirrored), image.flip(2))
         torch.testing.assert_close(output.logits.detach(), expected)
 
-    def test_left_out_sentences_do_not_count(self, make_network, awaken, image):
-        network = awaken(make_network(head="words", questions=QuestionSampler(leave_out=1.0))).double().train()
+    def test_left_out_sentences_do_not_count(self, make_network, awaken, image, table):
+        network = awaken(make_network(head="words")).double().train()
+        network.learn(table, QuestionSampler(leave_out=1.0))
         random.seed(0)
         with torch.no_grad():
             found = [network(image).logits for _ in range(8)]

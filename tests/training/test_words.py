@@ -17,10 +17,10 @@ class Reader(torch.nn.Module):
     def __init__(self, concepts: ConceptTable) -> None:
         super().__init__()
         self.concepts = concepts
-        self.learnt: list[ConceptTable] = []
+        self.learnt: list[tuple[ConceptTable, QuestionSampler | None]] = []
 
-    def learn(self, concepts: ConceptTable) -> None:
-        self.learnt.append(concepts)
+    def learn(self, concepts: ConceptTable, questions: QuestionSampler | None) -> None:
+        self.learnt.append((concepts, questions))
 
 
 @pytest.fixture
@@ -64,8 +64,9 @@ def test_swapped_words_are_not_trained_on(table: ConceptTable) -> None:
 
 def test_network_learns_the_table_that_it_reads(table: ConceptTable) -> None:
     reader = Reader(replace(table, reviewed=True))
-    prepare_words(torch.nn.DataParallel(reader))
-    assert reader.learnt == [reader.concepts]
+    questions = QuestionSampler()
+    prepare_words(torch.nn.DataParallel(reader), questions=questions)
+    assert reader.learnt == [(reader.concepts, questions)]
 
 
 class TestQuestionRamp:

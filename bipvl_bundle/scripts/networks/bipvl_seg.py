@@ -69,7 +69,6 @@ class BiPVLSeg(nn.Module):
         head: "words" or "channels".
         exclusive: True where classes exclude each other (softmax, background first), False where regions
             overlap (sigmoid, no background).
-        questions: with the head "words", draws what each training step asks for; None asks for everything.
         fused_stages: the stages after which text and image meet, out of 1 to 4; the others have no block.
             ``[4]`` is late fusion. With none, words and image meet in the head and the alignment loss alone.
         fuse_all_tokens: BiFusion sees every token of every different sentence, not one [CLS] state a sentence.
@@ -99,7 +98,6 @@ class BiPVLSeg(nn.Module):
         *,
         head: str = "words",
         exclusive: bool = True,
-        questions: QuestionSampler | None = None,
         fused_stages: Sequence[int] = STAGES,
         fuse_all_tokens: bool = False,
         num_heads: Sequence[int] = (3, 6, 12, 24),
@@ -120,7 +118,7 @@ class BiPVLSeg(nn.Module):
         self.backbone = backbone
         self.text_encoder = text_encoder
         self.exclusive = exclusive
-        self.questions = questions
+        self.questions: QuestionSampler | None = None
         self.fused_stages = tuple(sorted(fused_stages))
         self.fuse_all_tokens = fuse_all_tokens
         self.fusions = nn.ModuleDict(
@@ -193,8 +191,14 @@ class BiPVLSeg(nn.Module):
         other.set_concepts(concepts)
         return other
 
-    def learn(self, concepts: ConceptTable) -> None:
-        """Get ready to be trained on a table: remember its words, and centre the kernels of a new network on them."""
+    def learn(self, concepts: ConceptTable, questions: QuestionSampler | None = None) -> None:
+        """Get ready to be trained on a table: remember its words, and centre the kernels of a new network on them.
+
+        Args:
+            concepts: the table of the training labels.
+            questions: with the head "words", draws what each training step asks for; None asks for everything.
+        """
+        self.questions = questions
         self.memory.learn(concepts)
         if self.word_head is not None and not self.word_head.centre.any():
             states = self._read_words(self._ask(Question.whole(concepts))).detach()

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 SIDES = {"train_cosine_text": "texts", "train_cosine_vision": "image features"}
 
 
-def prepare_words(network: Any, swap: Sequence[str] | None = None) -> None:
+def prepare_words(network: Any, swap: Sequence[str] | None = None, questions: QuestionSampler | None = None) -> None:
     """Get a network ready to learn from its words: it remembers them, and centres its kernels on them.
 
     Warns of words that nobody has reviewed. To be a step of ``initialize`` in training, after a model to start from is
@@ -26,6 +26,7 @@ def prepare_words(network: Any, swap: Sequence[str] | None = None) -> None:
     Args:
         network: its ``concepts``, if it has any, are the table that it reads.
         swap: the option of `load_concepts`.
+        questions: draws what each training step asks for.
 
     Raises:
         ValueError: ``swap`` is set. It is a question to a trained network, and the folder that the run would
@@ -40,7 +41,7 @@ def prepare_words(network: Any, swap: Sequence[str] | None = None) -> None:
             f"`swap` {list(swap)} exchanges the words of two classes for a network that is trained already; training "
             "would overwrite its checkpoint. Leave `swap` at null here, and set it in evaluation or inference."
         )
-    network.learn(table)
+    network.learn(table, questions)
     if not table.reviewed and idist.get_rank() == 0:
         logger.warning(
             "UNREVIEWED WORDS: this training learns from %s, whose sentences nobody who knows the anatomy has "

@@ -24,7 +24,6 @@ _CHARACTERS = sorted(set(string.ascii_lowercase + string.digits + string.punctua
 _HELD_OUT = 0.1
 _WARM_UP = 0.1
 _TEMPERATURE = 0.05
-_CONTRAST_WEIGHT = 0.3
 
 
 def all_texts(tables: Sequence[ConceptTable]) -> list[str]:
@@ -127,7 +126,7 @@ def pretrain(
 ) -> None:
     """Masked language modelling, and [CLS] states that tell the texts of a batch apart.
 
-    L = CE(masked word pieces) + 0.3 CE(cos(c_i, m_j) / 0.05, i), with c_i the [CLS] state of text i and m_i that of the
+    L = CE(masked word pieces) + CE(cos(c_i, m_j) / 0.05, i), with c_i the [CLS] state of text i and m_i that of the
     same text masked, or of another that says the same.
 
     Args:
@@ -164,7 +163,7 @@ def _loss(model: BertForMaskedLM, masked: dict[str, Tensor], whole: dict[str, Te
     of_whole = F.normalize(model.bert(**whole).last_hidden_state[:, 0], dim=-1)  # B x D
     alike = of_whole @ of_masked.T / _TEMPERATURE  # B x B
     contrast = F.cross_entropy(alike, torch.arange(len(alike)))
-    loss: Tensor = output.loss + _CONTRAST_WEIGHT * contrast
+    loss: Tensor = output.loss + contrast
     return loss
 
 
