@@ -50,28 +50,6 @@ def test_four_stages_equal_the_whole_bert(tiny_bert):
     torch.testing.assert_close(hidden[mask], bert(**tokens).last_hidden_state[mask], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("cls_only", [False, True])
-def test_stage_of_two_images_equals_the_layers_of_hugging_face(tiny_bert, cls_only):
-    """In training too, without dropout: states and the gradients of weights and input."""
-    encoder = StagedTextEncoder(str(tiny_bert), stage_layers=SPLIT, dropout=0.0).double().train()
-    token_ids, mask = encoder.tokenize(SENTENCES)
-    packed, layer = PackedSentences(token_ids, mask), encoder.stages[1][0]
-    row = torch.randn(2, int(mask.sum()), 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    results = []
-    for ours in (True, False):
-        row = row.detach().requires_grad_()
-        encoder.zero_grad()
-        if ours:
-            states = encoder.run_stage(2, row, packed, cls_only=cls_only)
-            states = states if cls_only else packed.unpack(states)[packed.mask.repeat(2, 1)]
-        else:
-            padded = layer(packed.unpack(row), attention_mask=mask.repeat(2, 1)[:, None, None, :])
-            states = padded[:, 0].unflatten(0, (2, 3)) if cls_only else padded[mask.repeat(2, 1)]
-        states.sin().sum().backward()
-        results.append((states.detach(), row.grad, [p.grad for p in layer.parameters()]))
-    torch.testing.assert_close(results[0], results[1])
-
-
 def pass_and_keep(encoder):
     """States and gradients of a training pass, and how many numbers it kept for its backward pass."""
     sizes = []

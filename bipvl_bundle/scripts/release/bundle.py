@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from scripts.networks.bert import copy_bert
 from scripts.networks.weights import in_half, read_weights, write_weights
 from scripts.release.card import card, front_matter
 from scripts.release.description import BUNDLE_ROOT, Release, load_release
@@ -145,17 +146,11 @@ def _copy_parts(draft: Path, release: Release, parser: ConfigParser) -> None:
     shutil.copyfile(parser.get_parsed_content("concepts_file"), draft / "configs/concepts" / f"{dataset_name}.yaml")
     shutil.copytree(BUNDLE_ROOT / "scripts", draft / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(BUNDLE_ROOT / "LICENSE", draft / "LICENSE")
-    _copy_text_encoder(str(parser.get_parsed_content("text_encoder")), draft / "models/text_encoder")
-
-
-def _copy_text_encoder(checkpoint: str, folder: Path) -> None:
-    if Path(checkpoint).is_dir():
-        shutil.copytree(checkpoint, folder)
-        return
-    from transformers import AutoTokenizer, BertModel  # a name of the hub, which is in the cache by now
-
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
-    BertModel.from_pretrained(checkpoint, add_pooling_layer=False).save_pretrained(folder)
+    text_encoder, folder = str(parser.get_parsed_content("text_encoder")), draft / "models/text_encoder"
+    if Path(text_encoder).is_dir():
+        shutil.copytree(text_encoder, folder)
+    else:
+        copy_bert(text_encoder, folder)
 
 
 def _split(parser: ConfigParser, dataset_dir: str, evaluate_on: str) -> dict[str, Any]:

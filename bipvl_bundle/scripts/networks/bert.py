@@ -1,0 +1,129 @@
+"""Hugging Face's BERT: the one file that knows what it is made of, for transformers 5.17 to 5.23.
+
+Everything else sees a configuration, embeddings and a list of layers. `tests/networks/test_bert.py` holds each layer
+and the whole against `BertModel`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedConfig
+
+from scripts.messages.phrases import first_lines
+from scripts.networks.packing import PackedSentences
+
+
+def layers_of(bert: BertModel) -> list[nn.Module]:
+    """The transformer layers of a BERT, the first one first."""
+    return list(bert.encoder.layer)
+
+
+def embed(embeddings: Any, sentences: PackedSentences) -> Tensor:
+    """The embeddings of packed sentences by ``BertModel.embeddings``, all of token type 0; returns 1 x T x D."""
+    ids = sentences.token_ids[None]
+    return embeddings(input_ids=ids, position_ids=sentences.positions[None], token_type_ids=torch.zeros_like(ids))
+
+
+def run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: bool) -> Tensor:
+    """A ``BertLayer`` on packed sentences (B x T x D), by the layer's own modules.
+
+    With ``cls_only`` it computes nothing but the [CLS] states (B x U x D).
+    """
+    attention = layer.attention.self
+    asking = hidden[:, : sentences.count] if cls_only else hidden
+    query = attention.query(asking)
+    query = rearrange(query, "b u c -> (b u) 1 c") if cls_only else sentences.unpack(query)
+    query, key, value = (
+        rearrange(x, "s l (h c) -> s h l c", h=attention.num_attention_heads)
+        for x in (query, sentences.unpack(attention.key(hidden)), sentences.unpack(attention.value(hidden)))
+    )
+    mask = sentences.mask.repeat(hidden.shape[0], 1)[:, None, None, :]
+    dropout = attention.dropout.p if layer.training else 0.0
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    attended = rearrange(attended, "s h l c -> s l (h c)")
+    attended = rearrange(attended, "(b u) 1 c -> b u c", b=hidden.shape[0]) if cls_only else sentences.pack(attended)
+    attended = layer.attention.output(attended, asking)
+    return layer.output(layer.intermediate(attended), attended)
+
+
+def read_config(checkpoint: str) -> BertConfig:
+    """The configuration of a BERT in a folder or on the hub.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is of another architecture.
+    """
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(checkpoint)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"The text encoder '{checkpoint}' is neither a folder with a Hugging Face model (config.json, "
+            "weights, tokenizer) nor a model that could be downloaded. Check the path, or download the "
+            f"model where there is a network and give its folder. ({first_lines(error)})"
+        ) from error
+    # BERT checkpoints older than the key do without it; the check of the weights still stands.
+    kind = config.get("model_type", "bert")
+    if kind != "bert":
+        raise ValueError(
+            f"The text encoder must be a BERT; '{checkpoint}' is of model type '{kind}'. Its weights would "
+            "not fit: choose a BERT such as emilyalsentzer/Bio_ClinicalBERT."
+        )
+    bert_config = BertConfig.from_dict(config)
+    bert_config._attn_implementation = "sdpa"
+    return bert_config
+
+
+def load_bert(checkpoint: str, config: BertConfig) -> BertModel:
+    """The BERT of a checkpoint without its pooler, in single precision.
+
+    Raises:
+        ValueError: a weight is missing or of another shape; transformers alone would leave it at random.
+    """
+    if (
+        Path(checkpoint).is_dir()
+        and not any(Path(checkpoint).glob("*.safetensors"))
+        and not any(Path(checkpoint).glob("*.bin"))
+    ):
+        raise ValueError(
+            f"The folder '{checkpoint}' holds no weights (model.safetensors or pytorch_model.bin). Copy the "
+            "whole model folder, or set `pretrained: false` to start from random weights."
+        )
+    loaded: Any = BertModel.from_pretrained(
+        checkpoint,
+        config=config,
+        add_pooling_layer=False,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    bert, report = loaded
+    wrong: dict[str, list[str]] = {
+        "missing": sorted(report["missing_keys"]),
+        "of another shape": sorted(str(key) for key in report["mismatched_keys"]),
+    }
+    for what, keys in wrong.items():
+        if keys:
+            raise ValueError(
+                f"The text encoder '{checkpoint}' is incomplete: {len(keys)} weights are {what}, "
+                f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}. They would start at random: use a "
+                "complete BERT checkpoint that matches its config.json."
+            )
+    return bert
+
+
+def new_bert(config: BertConfig) -> BertModel:
+    """A BERT without its pooler, its weights at random."""
+    return BertModel(config, add_pooling_layer=False)
+
+
+def copy_bert(checkpoint: str, folder: Path) -> None:
+    """Write encoder and tokenizer of a checkpoint into a folder in Hugging Face's format."""
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    load_bert(checkpoint, read_config(checkpoint)).save_pretrained(folder)
