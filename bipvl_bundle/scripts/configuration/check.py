@@ -124,7 +124,7 @@ def check_run(entry: str = "train.yaml") -> None:
 
 
 def config_sets(
-    config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "baseline_", "text_")
+    config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "baseline_", "text_", "paper")
 ) -> list[list[str]]:
     """The sets to check: either entry file alone, then each overlay alone on its base.
 
