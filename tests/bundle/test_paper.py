@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
-# Of the bundle's release 0.7, whose only form was the published one: small Swin UNETR, eight classes of the phantom. The
+# Of version 0.3.0, which had no other form: small Swin UNETR, eight classes of the phantom. The
 # text encoder's own numbers grow with its vocabulary.
 PUBLISHED = {"backbone": 3_944_063, "fusions": 1_672_712, "projection": 20_096, "class_embedding": 19_785}
 TENSORS = {"backbone": 159, "fusions": 216, "projection": 4, "class_embedding": 6}
