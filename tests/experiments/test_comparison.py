@@ -169,6 +169,10 @@ class TestBootstrap:
         assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
         assert bootstrap_interval(values) == (low, high)
 
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_equal_values_have_one_mean(self, count: int) -> None:
+        assert bootstrap_interval(np.full(count, 0.25)) == (0.25, 0.25)
+
     def test_two_values_have_three_means(self) -> None:
         assert bootstrap_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
 

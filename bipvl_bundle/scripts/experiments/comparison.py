@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import wilcoxon
+from scipy.stats import bootstrap, wilcoxon
 
 from scripts.metrics.report import MEAN_ROW, METRICS
 
@@ -199,10 +199,11 @@ def paired_tests(
 
 
 def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of the mean of `values` drawn again with replacement."""
-    draws = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    """The 2.5th and 97.5th percentile of the mean of `values` drawn again with replacement; of one value, that."""
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    drawn = bootstrap((values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed))
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

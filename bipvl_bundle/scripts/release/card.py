@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 import torch
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 from monai.bundle import ConfigParser
 
 from scripts.messages.phrases import by
@@ -80,17 +80,24 @@ def card(
 def front_matter(release: Release, figures: Figures, modality: str) -> str:
     """The model card's header as Hugging Face's hub reads it."""
     names = {"dice": "mean DSC", "hd95_mm": "mean HD95 (mm)", "nsd": "mean NSD"}
-    metrics = [{"type": key, "name": names[key], "value": value} for key, value in figures.means().items()]
-    result = {
-        "task": {"type": "image-segmentation"},
-        "dataset": {"type": release.name, "name": release.data_source.split(",")[0], "split": figures.evaluate_on},
-        "metrics": metrics,
-    }
-    content = {
-        "license": release.license,
-        "library_name": "monai",
-        "pipeline_tag": "image-segmentation",
-        "tags": ["monai", "medical", "3d-segmentation", "text-guided", modality.lower()],
-        "model-index": [{"name": release.name, "results": [result]}],
-    }
-    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---\n\n"
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=release.name,
+            dataset_name=release.data_source.split(",")[0],
+            dataset_split=figures.evaluate_on,
+            metric_type=metric,
+            metric_name=names[metric],
+            metric_value=value,
+        )
+        for metric, value in figures.means().items()
+    ]
+    header = ModelCardData(
+        model_name=release.name,
+        eval_results=results,
+        license=release.license,
+        library_name="monai",
+        pipeline_tag="image-segmentation",
+        tags=["monai", "medical", "3d-segmentation", "text-guided", modality.lower()],
+    )
+    return f"---\n{header.to_yaml()}\n---\n\n"
