@@ -19,6 +19,7 @@ from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, Config
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MACRO_KEY, MERGE_KEY, merge_kv
 from monai.utils import ensure_tuple
 
+from scripts.configuration.console import prepare_console
 from scripts.configuration.files import check_running_files, name_problems, read_config_file
 from scripts.configuration.lint import lint, nearest_id, shown_id, walk_ids
 
@@ -261,4 +262,5 @@ def _calling_workflow() -> ConfigWorkflow | None:
 if __name__ == "__main__":
     import fire
 
+    prepare_console()
     fire.Fire(check)
