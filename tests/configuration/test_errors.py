@@ -146,18 +146,12 @@ class TestHook:
         end_by(KeyboardInterrupt())
         assert capsys.readouterr().err == "\nInterrupted.\n"
 
-    def test_progress_bar_ends_above_the_message(self, capsys: pytest.CaptureFixture[str]) -> None:
-        def load() -> None:
-            for _ in tqdm(range(3), desc="Loading"):
-                check_config("absent.yaml")
-
+    @pytest.mark.parametrize("leave", [True, False])
+    def test_progress_bar_ends_above_the_message(self, capsys: pytest.CaptureFixture[str], leave: bool) -> None:
+        bar = tqdm(range(3), desc="Loading", leave=leave)
         show_errors_last()
-        with pytest.raises(FileNotFoundError) as caught:
-            load()
-        error = caught.value
-        del caught
-        end_by(error)
-        del error
+        end_by(raised({"a": REFUSAL}))
+        bar.close()
         said = capsys.readouterr().err
         assert "Loading" in said
         assert said.endswith(f"\nError: {MESSAGE}\n")

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from tqdm import tqdm
+
 __all__ = ["SWITCH", "error_text", "show_errors_last"]
 
 SWITCH = "BIPVL_TRACEBACK"
@@ -91,7 +93,7 @@ def _print_error(
             text = f"Error: {text}"
         else:
             text += f"\nBiPVL-Seg has no advice on this error. {_where_the_traceback_is(error, log_dir)}"
-    _end_progress_bars(error)
+    _end_progress_bars()
     sys.stdout.flush()
     print(f"\n{text}", file=sys.stderr, flush=True)
 
@@ -109,8 +111,7 @@ def _where_the_traceback_is(error: BaseException, log_dir: str | Path | None) ->
     return f"Its traceback is in {path}; {on_screen}."
 
 
-def _end_progress_bars(error: BaseException | None) -> None:
-    """Bars that live in the frames of a traceback would write their last line below the message."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+def _end_progress_bars() -> None:
+    """A bar that is still open, in a frame of the traceback or in a handler, would be drawn once more at the exit."""
+    for bar in list(getattr(tqdm, "_instances", ())):  # tqdm tells of them in no other way
+        bar.close()
