@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from scripts.configuration.check import check_config
 from scripts.configuration.errors import FILE, SWITCH, error_text, show_errors_last
-from scripts.data.folds import require_fold
+from scripts.data.splits import require_fold
 from scripts.training.memory_advice import MemoryAdvice
 
 REFUSAL = {"_target_": "scripts.configuration.check.check_config", "config_file": "absent.yaml"}
