@@ -68,8 +68,14 @@ def imported(source: str) -> Iterator[tuple[str, bool]]:
             "__import__",
             "import_module",
         ):
-            names = [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+            names = [beginning(a) for a in node.args[:1]]
         yield from ((name, id(node) in within) for name in names)
+
+
+def beginning(name: ast.expr) -> str:
+    """What can be told of a name that is passed on: all of a text, the beginning of an f-string."""
+    first = name.values[0] if isinstance(name, ast.JoinedStr) and name.values else name
+    return str(first.value) if isinstance(first, ast.Constant) else ""
 
 
 def modules() -> dict[str, Path]:
@@ -83,7 +89,7 @@ def modules() -> dict[str, Path]:
 
 def of_scripts(path: Path) -> set[str]:
     names = {name for name, _ in imported(path.read_text(encoding="utf-8"))}
-    return {name.removeprefix("scripts.") for name in names if name.split(".")[0] == "scripts"}
+    return {name.removeprefix("scripts.") for name in names if name.split(".")[0] == "scripts"} - {""}
 
 
 def belongs(name: str, part: str) -> bool:
@@ -110,6 +116,8 @@ class TestScanner:
             ("def f():\n    import scripts.cli", [("scripts.cli", True)]),
             ("class A:\n    async def f(self):\n        from torch import nn", [("torch", True)]),
             ("f = lambda: importlib.import_module('scripts.cli')", [("scripts.cli", True)]),
+            ("def f(x):\n    importlib.import_module(f'scripts.{x}')", [("scripts.", True)]),
+            ("importlib.import_module(x)", [("", False)]),
         ],
     )
     def test_finds_every_form_of_import(self, source: str, found: list[tuple[str, bool]]) -> None:
@@ -141,9 +149,10 @@ class TestFloors:
 
     @pytest.mark.parametrize("name", modules())
     def test_no_import_of_scripts_within_a_function(self, name: str) -> None:
-        """MONAI Label drops `scripts*` between runs: a late import would bring a second copy of a class."""
+        """MONAI Label drops `scripts*` between runs: a late import would bring a second copy of a class. It does not
+        load `cli`, whose commands are imported when they are called."""
         late = [n for n, inner in imported(modules()[name].read_text()) if inner and n.startswith("scripts")]
-        assert not late
+        assert late == (["scripts."] if name == "cli" else [])
 
     @pytest.mark.parametrize("name", [n for n in modules() if any(belongs(n, part) for part in WITHOUT_TORCH)])
     def test_works_without_torch(self, name: str) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.cli import COMMANDS, main
+from scripts.cli import COMMANDS, load_command, main, summary
 
 
 def test_check_accepts_the_entry_file(bundle_root, capsys):
@@ -46,15 +49,37 @@ def test_every_command_explains_itself(command, capsys, monkeypatch):
         main([command, "--help"])
     assert stop.value.code == 0
     said = "".join(capsys.readouterr())
-    assert COMMANDS[command].__doc__.splitlines()[0].split("`")[0].rstrip(".")[:40] in said
+    assert load_command(command).__doc__.splitlines()[0].split("`")[0].rstrip(".")[:40] in said
 
 
-def test_without_a_command_all_of_them_are_listed(capsys, monkeypatch):
-    monkeypatch.setenv("PAGER", "cat")
-    with pytest.raises(SystemExit):
-        main([])
-    said = "".join(capsys.readouterr())
-    assert all(command in said for command in COMMANDS)
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_without_a_command_all_of_them_are_listed(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"\n  {command}\n" in said for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_summary_is_the_first_line_of_the_docstring(command):
+    assert summary(command) == load_command(command).__doc__.splitlines()[0]
+
+
+def test_misspelt_command_names_the_nearest():
+    with pytest.raises(SystemExit, match=r"no command 'relase'; the nearest is release\. python -m"):
+        main(["relase"])
+
+
+def test_list_of_commands_needs_neither_torch_nor_monai(bundle_root):
+    """They take many seconds to import."""
+    code = (
+        "import sys; from scripts import cli\n"
+        "try: cli.main([])\n"
+        "except SystemExit: print('loaded:', {'torch', 'monai', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=bundle_root, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\nloaded: set()\n")
 
 
 def test_prompt_prints_a_request_for_the_classes(capsys):

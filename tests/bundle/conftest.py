@@ -1,13 +1,16 @@
 """One tiny configuration of the bundle, and one training of it, for the tests of whole workflows.
 
-Everything runs as a user runs it, by `monai.bundle.run`, from a folder that is not the bundle's.
+Everything runs as a user runs it, by `monai.bundle.run`, from a folder that is not the bundle's: most in this
+process, whose search path knows the bundle already, and what depends on that in a process of its own.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ import pytest
 import yaml
 from monai.utils import set_determinism
 
+from scripts.configuration.errors import SWITCH
 from scripts.words.table import ConceptTable
 
 Options = dict[str, Any]
@@ -70,6 +74,12 @@ def tiny(tiny_bert: Path, words: Path) -> Options:
     }
 
 
+def _arguments(bundle_root: Path, files: Sequence[str | Path], folder: Path, options: Options) -> tuple[Any, Options]:
+    outputs = {"output_dir": str(folder / "runs"), "ckpt_dir": str(folder / "models")}
+    paths = [str(bundle_root / "configs" / file) for file in files]
+    return paths, {"bundle_root": str(bundle_root), **outputs, **options}
+
+
 @pytest.fixture(scope="session")
 def bundle_run(bundle_root: Path) -> Callable[..., None]:
     """`python -m monai.bundle run RUN_ID --config_file FILES`, in process, with `folder` as current folder.
@@ -79,18 +89,31 @@ def bundle_run(bundle_root: Path) -> Callable[..., None]:
     """
 
     def run(run_id: str, *files: str | Path, folder: Path, **options: Any) -> None:
-        paths = [str(bundle_root / "configs" / file) for file in files]
-        outputs = {"output_dir": str(folder / "runs"), "ckpt_dir": str(folder / "models")}
-        arguments: Options = {"bundle_root": str(bundle_root), **outputs, **options}
+        paths, arguments = _arguments(bundle_root, files, folder, options)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setattr(sys, "path", [*sys.path])
             try:
-                monai.bundle.run(run_id, config_file=paths, logging_file=False, **arguments)  # type: ignore[arg-type]
+                monai.bundle.run(run_id, config_file=paths, logging_file=False, **arguments)
             finally:
                 set_determinism(None)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def started(bundle_root: Path) -> Callable[..., subprocess.Popen[str]]:
+    """The same in a process of its own, which does not know where the bundle is. Its stdout is the whole screen."""
+    own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", SWITCH)}
+
+    def start(run_id: str, *files: str | Path, folder: Path, **options: Any) -> subprocess.Popen[str]:
+        paths, arguments = _arguments(bundle_root, files, folder, options)
+        call = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(paths)]
+        call += [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(call, cwd=folder, env=own, text=True, **pipes)
+
+    return start
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +144,23 @@ def run(bundle_run: Callable[..., None], tmp_path: Path) -> Callable[..., None]:
     return run_here
 
 
+@pytest.fixture
+def screen(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Run the command in a foreign folder that is this test's own; its status, and what is left on the screen."""
+
+    def run_to_the_end(run_id: str, *files: str | Path, **options: Any) -> tuple[int, str]:
+        with started(run_id, *files, folder=tmp_path, **options) as process:
+            said, _ = process.communicate()
+        return process.returncode, on_screen(said)
+
+    return run_to_the_end
+
+
+def on_screen(said: str) -> str:
+    """As it stands when all is over: of what a progress bar has drawn, the last state."""
+    return "\n".join(line.rstrip("\r").split("\r")[-1].rstrip() for line in said.split("\n"))
+
+
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An exception and those that it was raised from: monai.bundle wraps what its components raise."""
     while error is not None:
@@ -129,8 +169,13 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @pytest.fixture
-def failing_run(run: Callable[..., None]) -> Callable[..., BaseException]:
-    """Run, and return the exception of that type in the chain whose message matches; fail if there is none."""
+def failing_run(
+    request: pytest.FixtureRequest, run: Callable[..., None], screen: Callable[..., tuple[int, str]]
+) -> Callable[..., BaseException]:
+    """Run, and return the exception of that type in the chain whose message matches; fail if there is none.
+
+    With the parameter "as a command" it is run in a process, and the message must be the last on the screen.
+    """
 
     def run_and_fail(kind: type[BaseException], match: str, *arguments: Any, **options: Any) -> BaseException:
         with pytest.raises(Exception) as raised:  # noqa: PT011 - its causes are looked at below
@@ -140,4 +185,13 @@ def failing_run(run: Callable[..., None]) -> Callable[..., BaseException]:
         assert found, "\n".join(f"{type(error).__name__}: {error}" for error in told)
         return found[0]
 
-    return run_and_fail
+    def run_and_read(kind: type[BaseException], match: str, *arguments: Any, **options: Any) -> BaseException:
+        status, said = screen(*arguments, **options)
+        assert status == 1
+        assert "Traceback" not in said
+        last = said.rstrip("\n").split("\n")[-1]
+        assert last.startswith("Error: "), said
+        assert re.search(match, last), last
+        return kind(last)
+
+    return run_and_read if getattr(request, "param", "") == "as a command" else run_and_fail

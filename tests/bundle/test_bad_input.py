@@ -24,6 +24,10 @@ Volumes = tuple[np.ndarray, np.ndarray]
 MR = {"text_format": "name", "backbone#network#feature_size": 12}
 
 
+AS_A_COMMAND = pytest.param("as a command", marks=pytest.mark.slow)  # a process takes 10 s
+both_ways = pytest.mark.parametrize("failing_run", ["in this process", AS_A_COMMAND], indirect=True)
+
+
 @pytest.fixture
 def training(trained: Any) -> dict[str, Any]:
     return dict(trained.options)
@@ -42,6 +46,7 @@ def own_data(tmp_path: Path) -> str:
 
 
 class TestDataSet:
+    @both_ways
     def test_absent_folder(self, failing_run: FailingRun, tiny: dict[str, Any], tmp_path: Path) -> None:
         absent = str(tmp_path / "absent")
         options = {"dataset_dir": absent, "text_encoder": tiny["text_encoder"], **MR}
@@ -57,6 +62,7 @@ class TestDataSet:
         failing_run(FileExistsError, "not a phantom data set", "training", "train.yaml", **training)
         assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
+    @both_ways
     def test_nothing_to_segment(self, failing_run: FailingRun, inference: dict[str, Any], tmp_path: Path) -> None:
         inference["dataset_dir"] = str(tmp_path / "absent.nii.gz")
         failing_run(FileNotFoundError, "There is nothing at", "inference", "inference.yaml", **inference)
@@ -121,6 +127,7 @@ class TestCases:
         options = {**tiny, "dataset_dir": str(tmp_path)}
         failing_run(ValueError, message, "training", "train.yaml", own_data, **options)
 
+    @both_ways
     def test_entry_without_its_file(
         self, failing_run: FailingRun, tiny: dict[str, Any], own_data: str, tmp_path: Path
     ) -> None:
@@ -129,6 +136,7 @@ class TestCases:
         options = {**tiny, "dataset_dir": str(tmp_path)}
         failing_run(FileNotFoundError, message, "training", "train.yaml", own_data, **options)
 
+    @both_ways
     def test_nan_in_what_is_to_be_segmented(
         self, failing_run: FailingRun, inference: dict[str, Any], tmp_path: Path
     ) -> None:
@@ -141,6 +149,7 @@ class TestCases:
 
 
 class TestCheckpoint:
+    @both_ways
     def test_absent(self, failing_run: FailingRun, inference: dict[str, Any], tmp_path: Path) -> None:
         inference["ckpt_path"] = str(tmp_path / "absent.pt")
         message = r"absent\.pt does not exist\. Train first"
@@ -150,6 +159,7 @@ class TestCheckpoint:
         files = ("train.yaml", "evaluate.yaml")
         failing_run(FileNotFoundError, r"model\.pt does not exist", "evaluating", *files, **training)
 
+    @both_ways
     def test_garbage(self, failing_run: FailingRun, inference: dict[str, Any], tmp_path: Path) -> None:
         (tmp_path / "garbage.pt").write_bytes(b"no checkpoint at all")
         inference["ckpt_path"] = str(tmp_path / "garbage.pt")
@@ -164,6 +174,7 @@ class TestCheckpoint:
         assert "'urinary bladder'" in str(error)
         assert "'anterior hippocampus'" in str(error)
 
+    @both_ways
     def test_of_as_many_other_classes(
         self, failing_run: FailingRun, inference: dict[str, Any], words: Path, tmp_path: Path
     ) -> None:
@@ -203,6 +214,7 @@ class TestKeys:
         message = r"unknown key 'roi_sise' \(nearest: 'roi_size'\)"
         failing_run(ValueError, message, run_id, *files, roi_sise=[32, 32, 32])
 
+    @both_ways
     def test_unknown_in_an_overlay(self, failing_run: FailingRun, tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text("learning_rates: 1.0e-2\n")
         message = r"unknown key 'learning_rates' \(nearest: 'learning_rate'\)"
@@ -311,6 +323,7 @@ class TestResume:
     def resuming(self, training: dict[str, Any], trained: Any) -> dict[str, Any]:
         return {**training, "resume": True, "ckpt_dir": str(trained.folder / "models")}
 
+    @both_ways
     def test_with_another_length(self, failing_run: FailingRun, resuming: dict[str, Any]) -> None:
         resuming["max_epochs"] = 8
         message = r"run of 4 epochs; this one has 8\. .*set `max_epochs` to 4"
@@ -331,6 +344,7 @@ class TestResume:
 
 
 class TestROI:
+    @both_ways
     def test_that_cannot_be_divided(self, failing_run: FailingRun, training: dict[str, Any]) -> None:
         training["roi_size"] = [64, 48, 32]
         message = r"multiples of 32; found \(64, 48, 32\)\. Set `roi_size` to \[64, 32, 32\] or \[64, 64, 32\]"

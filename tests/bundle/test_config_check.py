@@ -196,7 +196,9 @@ class TestLint:
 
     def test_problem_of_the_base_is_told_with_the_base(self, write: Write) -> None:
         mine = write("mine.yaml", "a: '@b'")
-        assert only(check_config([mine, write("b.yaml", "+c: 1")])).startswith(f"{mine}: a: there is no 'b'")
+        assert only(check_config([mine, write("b.yaml", "more_imports: [$import json]")])).startswith(
+            f"{mine}: a: there is no 'b'"
+        )
 
     def test_import_error_is_told(self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "broken_module.py").write_text("raise OSError('no library')")

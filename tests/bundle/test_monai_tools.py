@@ -20,6 +20,7 @@ from scripts.training.checkpoints import load_model
 SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")
 
 
+@pytest.mark.filterwarnings("ignore:No hash value provided")  # the schema is a file of this folder
 def test_metadata_are_verified(bundle_root: Path, tmp_path: Path) -> None:
     shutil.copyfile(SCHEMA, tmp_path / "schema.json")  # found there, it is not downloaded
     monai.bundle.verify_metadata(str(bundle_root / "configs/metadata.json"), filepath=str(tmp_path / "schema.json"))

@@ -9,18 +9,19 @@ monai.bundle accepts an unknown key without a word, so that a misspelt option le
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MACRO_KEY, MERGE_KEY, merge_kv
 from monai.utils import ensure_tuple
 
-from scripts.configuration.files import check_running_files, name_problems, read_config_file
+from scripts.configuration.console import prepare_console
+from scripts.configuration.files import name_problems, read_config_file
 from scripts.configuration.lint import lint, nearest_id, shown_id, walk_ids
+from scripts.configuration.running import running_files, running_workflow
 
 __all__ = ["check", "check_config", "check_run", "config_sets"]
 
@@ -81,9 +82,8 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
 def check_run(entry: str = "train.yaml") -> None:
     """Stop a run of monai.bundle whose merged configuration has a key that the entry file does not know, or "false".
 
-    To be the second step of ``initialize``, after the bundle root has joined ``sys.path``. monai.bundle hands
-    its configuration to no expression and no component, so it is read from the workflow that is calling. What
-    is judged is the result of the merge: overlays, options, `args_file`, ``ConfigWorkflow(**override)``.
+    To be a step of ``initialize``, after the bundle root has joined ``sys.path``. What is judged is the result of
+    the merge: overlays, options, `args_file`, ``ConfigWorkflow(**override)``; `running` says how that is known.
     Arguments of components are left to their constructors. Outside a workflow, or without the entry file,
     there is nothing to judge by: nothing happens, or a warning is logged.
 
@@ -94,7 +94,7 @@ def check_run(entry: str = "train.yaml") -> None:
         ValueError: there is an unknown key; the nearest known key is named. The command line has given a text, such
             as "false", for a switch. A config file has a key twice. A name, such as ``dataset_name``, is a path.
     """
-    workflow = _calling_workflow()
+    workflow = running_workflow()
     if workflow is None:
         return
     path = workflow.config_root_path / entry
@@ -115,7 +115,8 @@ def check_run(entry: str = "train.yaml") -> None:
             "nothing reads it, so it would change nothing. Correct it; `python -m scripts.configuration.check` with "
             "the same files and options says where it stands"
         )
-    check_running_files()
+    for file in running_files():  # once more: for MONAI a key that stands there twice is a warning
+        read_config_file(file)
     texts = [
         text for found in (_texts_for_switches(merged, known), name_problems(workflow.parser)) for _, text in found
     ]
@@ -253,12 +254,8 @@ def _is_used(id: str, used: set[str]) -> bool:
     return any(name == id or name.startswith(id + ReferenceResolver.sep) for name in used)
 
 
-def _calling_workflow() -> ConfigWorkflow | None:
-    owners = (frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None))
-    return next((owner for owner in owners if isinstance(owner, ConfigWorkflow)), None)
-
-
 if __name__ == "__main__":
     import fire
 
+    prepare_console()
     fire.Fire(check)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
-from monai.utils import ensure_tuple
 
 from scripts.trust.parsing import read_mapping
 from scripts.trust.plain import require_name
@@ -27,19 +25,6 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"cannot find the config file {path}: expected a YAML or JSON file; check the path")
     return read_mapping(path, "a mapping from keys to settings, such as `max_epochs: 100`; an overlay is never empty")
-
-
-def check_running_files() -> None:
-    """Read the config files of the run of monai.bundle that is calling once more, for which a key given twice is
-    a warning.
-
-    Raises:
-        ValueError: as for `read_config_file`.
-    """
-    frames = (frame for frame, _ in traceback.walk_stack(None) if frame.f_code.co_name == "create_workflow")
-    files = next((frame.f_locals.get("config_file") for frame in frames), None)
-    for path in ensure_tuple(files) if files else ():
-        read_config_file(path)
 
 
 def name_problems(parser: ConfigParser) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.configuration.check import check_config
+from scripts.configuration.errors import SWITCH
 from scripts.experiments.description import ExperimentSet
 from scripts.experiments.process import Processes, read_failure, termination_as_interrupt
 from scripts.experiments.records import differences
@@ -173,7 +174,8 @@ class Runner:
         threads = self.described.threads
         if threads is None and self.described.jobs > 1:
             threads = max(1, (os.cpu_count() or 1) // self.described.jobs)
-        shared = {"TQDM_MININTERVAL": "30", "PYTHONUNBUFFERED": "1"}  # for a log that is short and up to date
+        # For a log that is short and up to date, and has the traceback of what fails.
+        shared = {"TQDM_MININTERVAL": "30", "PYTHONUNBUFFERED": "1", SWITCH: "1"}
         return shared if threads is None else {**shared, "OMP_NUM_THREADS": str(threads)}
 
     def _report(self, run: Run, text: str) -> None:

@@ -26,9 +26,9 @@ from scripts.whole_file import digest_of
 
 FILE_LIMIT = 25_000_000  # bytes, of a file in the Model Zoo's repository
 OVERLAYS = ("evaluate.yaml", "multi_gpu_train.yaml", "multi_gpu_evaluate.yaml", "exported.yaml")
-# The workflow that reads infer.json, which alone knows where that file lies.
-SELVES = "[f.frame.f_locals.get('self') for f in inspect.stack()]"
-WORKFLOW = f"next(s for s in {SELVES} if 'config_root_path' in getattr(s, '__dict__', ()))"
+# The workflow that reads infer.json: it alone knows where that file lies, and hands itself to no expression of it.
+CALLERS = "(frame.f_locals.get('self') for frame, _ in traceback.walk_stack(None))"
+WORKFLOW = f"next(caller for caller in {CALLERS} if isinstance(caller, monai.bundle.ConfigWorkflow))"
 
 
 def release_bundle(
@@ -134,7 +134,7 @@ def _network_alone(content: dict[str, Any]) -> dict[str, Any]:
             found[key] = content[key]
             wanted += re.findall(r"@([A-Za-z_]\w*)", json.dumps(content[key]))
     found["bundle_root"] = f"$str({WORKFLOW}.config_root_path.resolve().parent)"
-    start = {"imports": ["$import sys", "$import inspect"], "initialize": ["$sys.path.insert(0, str(@bundle_root))"]}
+    start = {"imports": ["$import sys", "$import traceback"], "initialize": ["$sys.path.insert(0, str(@bundle_root))"]}
     return {**start, **{key: found[key] for key in [*content, "bundle_root"] if key in found}}
 
 

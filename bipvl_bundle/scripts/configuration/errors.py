@@ -1,0 +1,117 @@
+"""An ``excepthook`` that ends a stopped command with the message that says why, in the place of a traceback."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from tqdm import tqdm
+
+__all__ = ["SWITCH", "error_text", "show_errors_last"]
+
+SWITCH = "BIPVL_TRACEBACK"
+"""The environment variable that, set to 1, has the traceback printed above the message."""
+FILE = "traceback.txt"
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+_CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+_CONTEXT = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
+_FRAME = re.compile(r'^ +File "(?P<file>[^"]+)", line (?P<line>\d+)(, in .*)?\n(^ {4}.*\n)*', re.MULTILINE)
+_KIND = re.compile(r"^[A-Za-z_][\w.]*(: |$)", re.MULTILINE)
+
+
+def show_errors_last(log_dir: str | Path | None = None) -> None:
+    """Let an error that ends this process print its message last, on stderr.
+
+    - An error that the bundle's own code raises: its message, without the wrappers that MONAI puts around it.
+    - Any other: the kind and the message of the first error of the chain, and how to see the traceback.
+    - Ctrl-C: one line.
+
+    The exit status stays Python's. For a process that is a command and nothing else: a server or a notebook keeps
+    its own way to show errors.
+
+    Args:
+        log_dir: the folder that gets the traceback of an error of the second kind, as `traceback.txt`.
+    """
+    sys.excepthook = partial(_print_error, log_dir=log_dir)
+
+
+def error_text(error: BaseException) -> tuple[str, bool]:
+    """What to tell a user of an error, and whether it is a message that the bundle's own code has composed.
+
+    The chain of causes is followed from the last error to the first. Where several are the bundle's, the last is
+    taken, which has been told more; where none is, the first, which is the reason. It is the printed traceback that
+    is read, since of an error in a worker of a ``DataLoader`` nothing else is left.
+    """
+    links = list(_causes("".join(traceback.format_exception(error))))
+    for frames, message in links:
+        if frames and _is_raised_by_the_bundle(frames[-1]):
+            return _KIND.sub("", message, count=1), True
+    return links[-1][1], False
+
+
+def _causes(report: str) -> Iterator[tuple[list[re.Match[str]], str]]:
+    """The frames and the kind with the message of each error in a printed traceback, the last error first."""
+    parts = re.split(f"({re.escape(_CAUSE)}|{re.escape(_CONTEXT)})", report)
+    for part, link in zip(parts[::-2], [*parts[-2::-2], _CONTEXT], strict=True):
+        frames = list(_FRAME.finditer(part))
+        kind = _KIND.search(part, frames[-1].end() if frames else 0)
+        yield frames, part[kind.start() if kind else 0 :].strip()
+        if link == _CONTEXT:  # that error was handled
+            return
+
+
+def _is_raised_by_the_bundle(frame: re.Match[str]) -> bool:
+    """Whether the line of the frame is a ``raise`` in the bundle's code; else something has gone wrong there."""
+    path = Path(frame["file"]).resolve()
+    line = linecache.getline(str(path), int(frame["line"]))
+    return path.is_relative_to(SCRIPTS) and line.split(maxsplit=1)[:1] == ["raise"]
+
+
+def _print_error(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+    *,
+    log_dir: str | Path | None,
+) -> None:
+    wanted = os.environ.get(SWITCH, "") not in ("", "0")
+    if wanted:
+        sys.__excepthook__(kind, error, trace)
+    if isinstance(error, KeyboardInterrupt):
+        text = f"Interrupted{f' by {error}' if error.args else ''}."
+    else:
+        text, explained = error_text(error)
+        if explained:
+            text = f"Error: {text}"
+        else:
+            text += f"\nBiPVL-Seg has no advice on this error. {_where_the_traceback_is(error, log_dir)}"
+    _end_progress_bars()
+    sys.stdout.flush()
+    print(f"\n{text}", file=sys.stderr, flush=True)
+
+
+def _where_the_traceback_is(error: BaseException, log_dir: str | Path | None) -> str:
+    on_screen = f"{SWITCH}=1 in the environment prints it"
+    if log_dir is None:
+        return f"Its traceback: {on_screen}."
+    path = Path(log_dir) / FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:  # the disk may be what is wrong
+        return f"Its traceback: {on_screen}."
+    return f"Its traceback is in {path}; {on_screen}."
+
+
+def _end_progress_bars() -> None:
+    """A bar that is still open, in a frame of the traceback or in a handler, would be drawn once more at the exit."""
+    for bar in list(getattr(tqdm, "_instances", ())):  # tqdm tells of them in no other way
+        bar.close()

@@ -1,0 +1,34 @@
+"""The run of monai.bundle within which a config's ``initialize`` is evaluated.
+
+monai.bundle hands its workflow to no expression and no component, and a macro of the whole configuration ("%") would
+be instantiated with all that it holds; so the run is found where Python keeps it, among the calling frames.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+from monai.bundle.scripts import create_workflow
+from monai.utils import ensure_tuple
+
+__all__ = ["running_files", "running_workflow"]
+
+
+def running_workflow() -> ConfigWorkflow | None:
+    """The workflow that is being initialised, with the merged configuration; None outside one."""
+    owners = (variables.get("self") for _, variables in _calling_frames())
+    return next((owner for owner in owners if isinstance(owner, ConfigWorkflow)), None)
+
+
+def running_files() -> tuple[str, ...]:
+    """The config files as `monai.bundle.run` was given them; none where a caller has made the workflow itself."""
+    calls = (variables for code, variables in _calling_frames() if code is create_workflow.__code__)
+    files = next((variables["config_file"] for variables in calls), None)
+    return ensure_tuple(files) if files else ()
+
+
+def _calling_frames() -> Iterator[tuple[Any, dict[str, Any]]]:
+    yield from ((frame.f_code, frame.f_locals) for frame, _ in traceback.walk_stack(None))
