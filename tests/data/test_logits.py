@@ -39,7 +39,9 @@ class TestCheckLogits:
     def test_one_bad_voxel_is_told_with_its_channel(self, value: float) -> None:
         logits = torch.zeros(4, 3, 3, 3)
         logits[2, 1, 1, 1] = value
-        with pytest.raises(ValueError, match=r"case 'a': expected finite logits .* found 1 .*\(channels 2\).*amp False"):
+        with pytest.raises(
+            ValueError, match=r"case 'a': expected finite logits .* found 1 .*\(channels 2\).*amp False"
+        ):
             check_logits(logits, "case 'a'")
 
     def test_large_ones_pass(self) -> None:

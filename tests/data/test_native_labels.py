@@ -133,7 +133,9 @@ class TestExclusiveClasses:
             found = prepared.labels(logits, mode=mode)
             assert set(found.unique().tolist()) == {0, 300}
             folder = tmp_path / mode
-            SaveImaged("pred", output_dir=folder, output_ext=".nii.gz", output_dtype=None, print_log=False)({"pred": found})
+            SaveImaged("pred", output_dir=folder, output_ext=".nii.gz", output_dtype=None, print_log=False)(
+                {"pred": found}
+            )
             (path,) = folder.rglob("*.nii.gz")
             saved = nib.load(path)
             assert set(np.unique(np.asarray(saved.dataobj))) == {0, 300}

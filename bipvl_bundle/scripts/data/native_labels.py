@@ -24,9 +24,9 @@ class NativeLabelsd(MapTransform):
     """Logits on the network's grid to labels on the grid of the file: softmax, MONAI's `Invertd`, arg-max.
 
     The probability of each class is resampled linearly, and the most likely class is taken at each voxel of the file.
-    This goes class by class with a running arg-max, so that the grid of the file is held three times (a probability, the
-    largest so far, the labels), whatever the number of classes. A class is resampled only in the box where it may win
-    (see `most_likely`), which changes no label. Outside of what the preprocessing cropped there is background.
+    This goes class by class with a running arg-max: in the grid of the file memory holds the largest probability so far
+    and the labels, 5 bytes a voxel, whatever the number of classes. A class is resampled only in the box where it may
+    win (see `most_likely`), a slab at a time; that changes no label. Outside of what was cropped is background.
 
     A prediction that is marked as one of probabilities passes, resampled by nearest neighbours.
 
@@ -39,8 +39,8 @@ class NativeLabelsd(MapTransform):
         orig_keys: the image.
         exclusive: whether the channels are classes that exclude each other, the background first (softmax), or
             regions that may overlap (sigmoid, threshold one half).
-        mode: linear; or nearest, which takes the labels on the network's grid and resamples these: one volume goes
-            back in place of one a class, and the edges are as coarse as the network's grid.
+        mode: linear; or nearest, which takes the labels on the network's grid and resamples these, so that edges are
+            as coarse as that grid. It is no cheaper, and is there to compare with.
 
     Raises:
         ValueError: at construction, another mode; at a call, logits are NaN or infinite, or not in the grid of the

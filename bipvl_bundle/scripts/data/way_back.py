@@ -123,11 +123,11 @@ class AlongAxes:
     """The same in one step, where each axis of the file lies along one of the network's grid.
 
     Orientation, spacing, cropping and padding keep it so. A box of the network's grid is then brought to the box of the
-    file's grid that it reaches, axis by axis, so that a class costs what its box is large.
+    file's grid that it reaches, one axis after the other, so that a volume costs what its box is large.
 
-    Deviations from `Invertd`: beyond the outermost centres of the network's grid it continues the outermost values where
-    the file ends within half a voxel, and lets them fade to 0 over a voxel where it goes on, having been cropped. So does
-    `Invertd`, which reads in the trace whether something was cropped, where this reads the distance.
+    Deviations from `Invertd`: none but rounding, save at the border. Where the file ends within half a voxel of the
+    outermost centres of the network's grid, the outermost values go on to its end; where it goes on, something was
+    cropped, and they fade to 0 over one voxel. `Invertd` does the same by the trace, not by the distance.
     """
 
     def __init__(self, image: MetaTensor, affine: Tensor, axes: Sequence[Axis]) -> None:
@@ -153,7 +153,7 @@ class AlongAxes:
 
 
 def _axes(matrix: np.ndarray[Any, Any], shape: Sequence[int], sizes: Sequence[int]) -> list[Axis] | None:
-    """The axes of a grid of that shape which a 4 x 4 matrix puts into one of those sizes; None if they lie across it."""
+    """The axes of a grid of that shape that a 4 x 4 matrix puts into one of those sizes; None if they lie across it."""
     lengths = matrix[:3, :3] * (np.array(shape) - 1)
     sources = [int(source) for source in np.abs(matrix[:3, :3]).argmax(axis=0)]
     along = np.zeros((3, 3), dtype=bool)
