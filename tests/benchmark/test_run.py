@@ -79,7 +79,7 @@ def test_everything_is_measured_and_tabled(small, tmp_path, capsys):
         ("loading", "training step"),
     ]
     case = next(line["parts"] for line in lines if line["task"] == "whole case")
-    assert set(case) == {"load", "preprocess", "infer", "labels", "invert", "save", "total"}
+    assert set(case) == {"load", "preprocess", "infer", "labels", "save", "total"}
     assert all(times["wall"] > 0 for times in case.values())
     text = (tmp_path / "out/benchmark.md").read_text()
     for title in ("parameters", "operations, forward", "whole case", "case after the network", "loading, of an epoch"):

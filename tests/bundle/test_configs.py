@@ -81,7 +81,6 @@ class TestCommonBlocks:
             "backbone",
             "network_def",
             "network",
-            "to_labels",
             "intensity",
         }
         keys |= {
@@ -98,13 +97,14 @@ class TestCommonBlocks:
             assert keys <= set(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
 
     def test_evaluation_measures_what_inference_would_write(self) -> None:
-        """Arg-max, then back to the grid of the input: the steps of both, but for the saving."""
+        """To labels in the grid of the file: the steps of both, but for the saving."""
         evaluation, inference = merged("train.yaml", "evaluate.yaml"), merged("inference.yaml")
-        text = json.dumps(inference["postprocessing#transforms"][:2])
+        text = json.dumps(inference["postprocessing#transforms"][:-1])
         assert json.dumps(evaluation["validate#postprocessing#transforms"]) == text.replace(
             "@preprocessing", "@validate#preprocessing"
         )
-        assert evaluation["sw_overlap"] == inference["sw_overlap"]
+        for key in ("sw_overlap", "invert_mode"):
+            assert evaluation[key] == inference[key]
 
 
 class TestMetadata:

@@ -12,7 +12,7 @@ from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged, Spacingd
 from numpy.typing import NDArray
 
-from scripts.data.transforms import PROBABILITIES, CheckCased, SafeSpacingd, ToLabelsd
+from scripts.data.transforms import CheckCased, SafeSpacingd
 
 SHAPE = (6, 7, 8)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -244,21 +244,3 @@ class TestCheckCased:
         assert "strange.nii.gz" in str(raised.value.__cause__)
         with pytest.raises(RuntimeError, match=r"(?s)strange\.nii\.gz.*CheckCased"):
             list(DataLoader(Dataset([bad], pipeline), batch_size=1, num_workers=1))
-
-
-class TestToLabelsd:
-    LOGITS = torch.tensor([[2.0, -1.0, 0.1], [1.0, -0.5, 0.3], [-3.0, 0.7, 0.2]]).reshape(3, 3, 1, 1)
-
-    def test_the_largest_logit_names_the_class(self) -> None:
-        found = ToLabelsd("pred")({"pred": MetaTensor(self.LOGITS), "image": "a.nii"})
-        assert found["pred"].flatten().tolist() == [0, 2, 1]
-        assert found["pred"].shape == (1, 3, 1, 1)
-        assert found["image"] == "a.nii"
-
-    def test_each_region_is_where_its_logit_is_positive(self) -> None:
-        found = ToLabelsd("pred", exclusive=False)({"pred": self.LOGITS})["pred"]
-        assert found.reshape(3, 3).tolist() == [[1, 0, 1], [1, 0, 1], [0, 1, 1]]
-
-    def test_what_is_marked_as_probabilities_passes(self) -> None:
-        sample = MetaTensor(self.LOGITS, meta={PROBABILITIES: True})
-        assert ToLabelsd("pred")({"pred": sample})["pred"] is sample

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 from monai.networks.nets import BasicUNet
 
-from scripts.data.transforms import ToLabelsd
+from scripts.data.logits import ToLabelsd
 from scripts.inference.requests import RequestedWordsd, RequestInferer
 from scripts.words.lines import words_text
 from scripts.words.table import ConceptTable

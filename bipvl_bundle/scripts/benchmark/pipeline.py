@@ -7,21 +7,22 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
-from monai.transforms import Invertd, LoadImaged, SaveImaged
+from monai.transforms import LoadImaged, SaveImaged
 from torch import nn
 
 from scripts.benchmark.setup import Setup
 from scripts.benchmark.timing import Stopwatch, Task
 from scripts.benchmark.volumes import SPACING, draw_balls
+from scripts.data.native_labels import NativeLabelsd
 from scripts.metrics import SegmentationMetricsHandler
 
-PART_OF: dict[type, str] = {Invertd: "invert", SaveImaged: "save"}
-AFTER = ("labels", *PART_OF.values())
+PART_OF: dict[type, str] = {NativeLabelsd: "labels", SaveImaged: "save"}
+AFTER = tuple(PART_OF.values())
 """The parts of a case after the network; stitching belongs to ``infer``."""
 
 
 def whole_case(setup: Setup, network: nn.Module, image: str, output: Path) -> Task:
-    """One volume through inference.yaml; parts: load, preprocess, infer, labels, invert, save."""
+    """One volume through inference.yaml; parts: load, preprocess, infer, labels, save."""
     parser = setup.configuration("inference.yaml", dataset_dir=image, predictions_dir=str(output))
     before, after = (
         parser.get_parsed_content(name).flatten().transforms for name in ("preprocessing", "postprocessing")

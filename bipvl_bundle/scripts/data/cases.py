@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 Item = dict[str, Any]
@@ -30,6 +30,12 @@ def files_of(item: Item) -> list[tuple[str, str]]:
     """All files of a case, with what each is: "image", "label" or "reference"."""
     references = [(kind, item[kind]) for kind in ("label", "reference") if kind in item]
     return [*(("image", path) for path in images_of(item)), *references]
+
+
+def loaded_from(volume: Any, key: Hashable) -> str:
+    """The file that a volume was loaded from, by its metadata; where they do not say, its key in the case."""
+    path = getattr(volume, "meta", {}).get("filename_or_obj")
+    return str(path) if path else f"'{key}'"
 
 
 def identities(item: Item) -> set[str]:

@@ -14,6 +14,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapLabelValued, MapTransform
 from monai.utils import convert_to_dst_type
 
+from scripts.data.cases import loaded_from
+
 __all__ = ["LabelsToRegionsd", "MapKnownLabelsd"]
 
 BACKGROUND = 0
@@ -95,8 +97,9 @@ class LabelsToRegionsd(MapTransform):
             label = torch.as_tensor(case[key])
             if len(label) != 1:
                 raise ValueError(
-                    f"{_name(case[key], key)}: expected one channel of labels to make regions of, found {len(label)} "
-                    f"(shape {tuple(label.shape)}); leave label_transforms empty for labels that are regions already"
+                    f"label {loaded_from(case[key], key)}: expected one channel of labels to make regions of, found "
+                    f"{len(label)} (shape {tuple(label.shape)}); leave label_transforms empty for labels that are "
+                    "regions already"
                 )
             _require_known(label, key, self.known)
             masks = torch.cat([torch.isin(_plain(label), torch.tensor(labels)) for labels in self.regions])
@@ -116,15 +119,10 @@ def _require_known(label: Any, key: Hashable, known: Sequence[int]) -> None:
     if len(unknown):
         found = ", ".join(f"{value:g}" for value in unknown.unique().tolist()[:8])
         raise ValueError(
-            f"{_name(label, key)}: expected only the values {', '.join(map(str, known))}, found also {found}; correct "
-            "the label, or say in label_transforms which class or region the value belongs to"
+            f"label {loaded_from(label, key)}: expected only the values {', '.join(map(str, known))}, found also "
+            f"{found}; correct the label, or say in label_transforms which class or region the value belongs to"
         )
 
 
 def _plain(label: torch.Tensor) -> torch.Tensor:
     return label.as_subclass(torch.Tensor)
-
-
-def _name(label: Any, key: Hashable) -> str:
-    path = getattr(label, "meta", {}).get("filename_or_obj")
-    return f"label {path}" if path else f"label '{key}'"

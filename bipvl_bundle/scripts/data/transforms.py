@@ -1,4 +1,4 @@
-"""What MONAI lacks: a `Spacingd` that leaves foreign entries alone, the check of a loaded case, logits to labels."""
+"""What MONAI lacks: a `Spacingd` that leaves foreign entries alone, and the check of a loaded case."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import AsDiscrete, MapTransform, Spacingd
+from monai.transforms import MapTransform, Spacingd
 
+from scripts.data.cases import loaded_from
 from scripts.geometry.grid import corner_distance
 from scripts.messages.phrases import by, some
 
-__all__ = ["CheckCased", "SafeSpacingd", "ToLabelsd"]
+__all__ = ["CheckCased", "SafeSpacingd"]
 
 SPATIAL_DIMS = 3
-PROBABILITIES = "probabilities"
-"""Set in the metadata of a prediction that is one of probabilities, not of logits."""
 
 
 class SafeSpacingd(Spacingd):
@@ -38,28 +37,6 @@ class SafeSpacingd(Spacingd):
         if name in self.keys or isinstance(entry, dict):
             return False
         return not isinstance(name, str) or name.startswith(tuple(f"{key}_" for key in self.keys))
-
-
-class ToLabelsd(MapTransform):
-    """Logits to labels: the most likely class, or each region whose probability is above one half.
-
-    A prediction that is marked as one of probabilities passes: it is a sample that a score is made of.
-
-    Args:
-        keys: the logits, C x H x W x D; they become 1 x H x W x D where `exclusive`, else they keep their shape.
-        exclusive: whether the channels are classes that exclude each other, the background first, or regions.
-    """
-
-    def __init__(self, keys: KeysCollection, *, exclusive: bool = True) -> None:
-        super().__init__(keys)
-        self.discrete = AsDiscrete(argmax=exclusive, threshold=None if exclusive else 0.0)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        case = dict(data)
-        for key in self.keys:
-            if not getattr(case[key], "meta", {}).get(PROBABILITIES):
-                case[key] = self.discrete(case[key])
-        return case
 
 
 class CheckCased(MapTransform):
@@ -143,17 +120,17 @@ class CheckCased(MapTransform):
         images = self._images(case)
         lists: list[list[Callable[[], None]]] = []
         for key, image in images.items():
-            name = f"image {_file(image, key)}"
+            name = f"image {loaded_from(image, key)}"
             grid = partial(_check_grid, image, name, (self.num_channels,), "set num_channels to match")
             lists.append([grid, partial(_check_finite, image, name), partial(_check_content, image, name)])
         if self.label_key in case:
             label = case[self.label_key]
-            name = f"label {_file(label, self.label_key)}"
+            name = f"label {loaded_from(label, self.label_key)}"
             regions = () if self.exclusive else (len(self.class_names),)
             advice = "give it one channel with the number of the class"
             lists.append([partial(_check_grid, label, name, (1, *regions), advice)])
             for key, image in list(images.items())[:1]:
-                names = f"image {_file(image, key)} and {name}"
+                names = f"image {loaded_from(image, key)} and {name}"
                 lists[-1].append(partial(self._check_alignment, image, label, names))
             lists[-1] += [partial(_check_finite, label, name), partial(self._check_values, label, name)]
         return lists
@@ -234,11 +211,6 @@ def _check_content(image: torch.Tensor, name: str) -> None:
             f"{name}: expected a volume with content, found {low.item():g} in every voxel; export the file "
             "again, or take the case out of the datalist"
         )
-
-
-def _file(volume: Any, key: Hashable) -> str:
-    path = volume.meta.get("filename_or_obj") if isinstance(volume, MetaTensor) else None
-    return f"{path}" if path else f"'{key}'"
 
 
 def _rows(affine: torch.Tensor) -> list[list[float]]:

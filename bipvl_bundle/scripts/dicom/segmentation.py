@@ -85,7 +85,7 @@ def make_segmentation(
     )
 
 
-def _check_labels(labels: NDArray[Any], count: int) -> NDArray[np.uint8]:
+def _check_labels(labels: NDArray[Any], count: int) -> NDArray[Any]:
     regions = labels.ndim == 4
     if regions and labels.shape[-1] != count:
         raise ValueError(f"Expected one channel for each of {count} regions, found the shape {labels.shape}.")
@@ -93,7 +93,7 @@ def _check_labels(labels: NDArray[Any], count: int) -> NDArray[np.uint8]:
     unknown = np.setdiff1d(np.unique(labels), np.arange(highest + 1))
     if len(unknown):
         raise ValueError(f"Expected labels from 0 to {highest}, found also {unknown[:10].tolist()}.")
-    return labels.astype(np.uint8)
+    return labels.astype(np.min_scalar_type(highest))
 
 
 def _describe(number: int, name: str, code: ClassCode | None, algorithm: Any) -> SegmentDescription:

@@ -13,7 +13,7 @@ from monai.inferers import Inferer
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from scripts.data.transforms import PROBABILITIES
+from scripts.data.logits import PROBABILITIES
 from scripts.words.lines import KEY, read_edits
 from scripts.words.table import ConceptTable
 
@@ -62,7 +62,7 @@ class RequestInferer(Inferer):
 
     A network in training mode is asked for one sample of its predictions, as for epistemic scoring by MONAI Label:
     probabilities under the dropout of BiFusion, everything else as in evaluation. They are marked, so that
-    `ToLabelsd` leaves them.
+    `NativeLabelsd` leaves them.
 
     Args:
         inferer: does the work, such as a sliding window.
