@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedConfig
 
 from scripts.messages.phrases import first_lines
 from scripts.networks.packing import PackedSentences
+from scripts.trust.digests import check_sums
 
 _STAGES = 4
 
@@ -37,7 +38,7 @@ class StagedTextEncoder(nn.Module):
     Raises:
         FileNotFoundError: ``checkpoint`` is neither a folder nor a model that can be downloaded.
         ValueError: it is not a BERT, lacks weights of the encoder, has weights of another shape, or has
-            another depth than ``stage_layers`` adds up to.
+            another depth than ``stage_layers`` adds up to; a file of the folder is not what its SHA256SUMS says.
 
     Source:
         BiPVL-Seg, section 3.1, "Text Encoder".
@@ -53,6 +54,8 @@ class StagedTextEncoder(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
+        if Path(checkpoint).is_dir():
+            check_sums(Path(checkpoint))
         config = _bert_config(checkpoint)
         if dropout is not None:
             config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
