@@ -69,7 +69,7 @@ def make_text_encoder(
     num_heads: int = 4,
     intermediate_size: int = 512,
     max_positions: int = 256,
-    steps: int = 2500,
+    steps: int = 1800,
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     seed: int = 0,
@@ -94,7 +94,7 @@ def make_text_encoder(
         vocab_size: at most; a small corpus has fewer pieces. Single characters are always among them, which
             leaves no English word unknown.
         max_positions: longest text in word pieces. One aggregated sentence takes up to about 135.
-        steps: optimiser steps; 2500 take four to five minutes.
+        steps: optimiser steps; 1800 take four minutes.
         overwrite: whether the files in a folder that is not empty may be replaced.
 
     Raises:

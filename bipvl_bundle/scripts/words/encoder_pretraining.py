@@ -170,12 +170,14 @@ def _loss(model: BertForMaskedLM, masked: dict[str, Tensor], whole: dict[str, Te
 
 
 def _batches(texts: Sequence[tuple[str, int]], batch_size: int, seed: int) -> Iterator[list[str]]:
-    """Endless batches, by turns of texts of similar length, which saves padding, and of neighbours in the alphabet.
+    """Endless batches, by turns of texts of similar length, which saves padding, and of texts that begin or end alike.
 
-    Neighbours begin alike, such as the titles of a table: they are the hardest to tell apart.
+    Those are the hardest to tell apart, such as the titles of a table.
     """
     generator = random.Random(seed)
-    orders: Iterator[Callable[[tuple[str, int]], Any]] = cycle([lambda pair: pair[1], lambda pair: pair[0]])
+    orders: Iterator[Callable[[tuple[str, int]], Any]] = cycle(
+        [lambda pair: pair[1], lambda pair: pair[0], lambda pair: pair[0][::-1]]
+    )
     for order in orders:
         drawn = [text for text, _ in sorted(generator.sample(texts, len(texts)), key=order)]
         first = generator.randrange(batch_size)
