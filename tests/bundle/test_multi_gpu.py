@@ -132,7 +132,7 @@ class TestTraining:
         assert {"train_alignment", "val_mean_dice", "dice_liver"} <= set(expected)
 
     def test_checkpoint_is_that_of_a_network_on_its_own(self, pair: Launched) -> None:
-        names = [name for name in load(pair.folder, "model.pt")["model"] if name.startswith("module.")]
+        names = [name for name in load(pair.folder, "model.pt") if name.startswith("module.")]
         assert not names
 
     def test_one_process_writes_and_talks(self, pair: Launched) -> None:

@@ -22,7 +22,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scripts.data.cases import fingerprints
 from scripts.data.datalist import training_items
+from scripts.networks.weights import record_of
 from scripts.training.engines import LossTerms
+from scripts.trust.digests import check_digest
 from scripts.words.table import ConceptTable
 
 Run = Callable[..., None]
@@ -65,11 +67,12 @@ class TestTraining:
         assert {path.name for path in trained.folder.iterdir()} == {"data", "models", "runs"}
         assert {path.name for path in (trained.folder / "models").iterdir()} == {"model.pt", "last.pt"}
 
-    def test_best_model_is_tensors_under_one_key_and_knows_its_cases(self, trained: Any) -> None:
+    def test_best_model_is_a_flat_state_dict_and_knows_its_cases(self, trained: Any) -> None:
         content = load(trained.best)
-        assert list(content) == ["model", "trained_on"]
-        assert content["trained_on"] == fingerprints(training_items(trained.data, 0, 2))
-        assert all(isinstance(value, torch.Tensor) for value in content["model"].values())
+        assert all(isinstance(value, torch.Tensor) for value in content.values())
+        assert set(content) == set(load(trained.last)["model"])
+        assert record_of(content) == {"trained_on": fingerprints(training_items(trained.data, 0, 2))}
+        assert all(check_digest(path) for path in (trained.best, trained.last))
 
     def test_last_state_holds_the_whole_run(self, trained: Any) -> None:
         state = load(trained.last)
@@ -126,8 +129,8 @@ class TestTraining:
     def test_backbone_alone_trains_in_the_same_trainer(self, run: Run, trained: Any, tmp_path: Path) -> None:
         options = {**trained.options, "max_epochs": 1, "val_interval": 1}
         run("training", "train.yaml", "baseline_backbone.yaml", **options)
-        names = set(load(tmp_path / "models/model.pt")["model"])
-        words = {name.removeprefix("backbone.") for name in load(trained.best)["model"] if "backbone." in name}
+        names = set(load(tmp_path / "models/model.pt"))
+        words = {name.removeprefix("backbone.") for name in load(trained.best) if "backbone." in name}
         assert {name for name in names if not name.endswith("_extra_state")} == words
         board = EventAccumulator(str(tmp_path / "runs/tensorboard"))
         board.Reload()

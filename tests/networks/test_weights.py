@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from scripts.networks.weights import count_parameters, in_half, read_weights, save_atomically, write_weights
+from scripts.networks.weights import (
+    count_parameters,
+    in_half,
+    model_state,
+    read_checkpoint,
+    read_weights,
+    record_of,
+    save_atomically,
+    write_weights,
+)
 
 
 def test_half_precision_leaves_what_is_no_float() -> None:
@@ -24,6 +34,44 @@ def test_writes_tensors_only_without_the_storage_they_are_a_view_of(tmp_path: Pa
     write_weights({"row": torch.zeros(1000, 1000)[3]}, tmp_path / "model.pt")
     assert (tmp_path / "model.pt").stat().st_size < 10_000
     assert read_weights(tmp_path / "model.pt")["row"].shape == (1000,)
+
+
+def test_a_model_is_a_flat_state_dict_that_loads_strictly_with_its_record_beside_it(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.BatchNorm3d(2))
+    write_weights(network.state_dict(), tmp_path / "model.pt", {"trained_on": ["ab12"]})
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert list(state) == list(network.state_dict())
+    torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.BatchNorm3d(2)).load_state_dict(state, strict=True)
+    assert record_of(read_checkpoint(tmp_path / "model.pt")) == {"trained_on": ["ab12"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "record"),
+    [
+        ({"model": {"a": torch.ones(1)}, "trained_on": ["x"]}, {"trained_on": ["x"]}),
+        ({"model": {"a": torch.ones(1)}}, {}),
+        ({"a": torch.ones(1)}, {}),
+        ({"a": torch.ones(1), "trained_on": torch.ones(1)}, {}),
+    ],
+)
+def test_older_forms_are_read(tmp_path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
+    torch.save(content, tmp_path / "old.pt")
+    checkpoint = read_checkpoint(tmp_path / "old.pt")
+    assert model_state(checkpoint)["a"].tolist() == [1.0]
+    assert record_of(checkpoint) == record
+
+
+def test_a_file_without_a_digest_is_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "old.pt")
+    with caplog.at_level(logging.INFO):
+        read_checkpoint(tmp_path / "old.pt", quiet=True)
+        assert not caplog.messages
+        read_checkpoint(tmp_path / "old.pt")
+        write_weights({"a": torch.ones(1)}, tmp_path / "new.pt")
+        read_checkpoint(tmp_path / "new.pt")
+    old, new = caplog.messages
+    assert old == f"{tmp_path / 'old.pt'} carries no digest: damage to it would go unnoticed. Saved anew, it has one."
+    assert new.startswith(f"{tmp_path / 'new.pt'} is what was written (SHA-256 ")
 
 
 def test_bare_state_dict_is_read(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ignite.handlers import Checkpoint
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
 
 import scripts.release.bundle
@@ -21,6 +22,7 @@ from scripts.configuration.check import check_config
 from scripts.data.phantom.dataset import make_phantom
 from scripts.release.bundle import release_bundle
 from scripts.training.checkpoints import load_model
+from scripts.whole_file import digest_of
 
 Describe = Callable[..., Path]
 
@@ -128,12 +130,16 @@ class TestMonai:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", [*sys.path])
         with pytest.warns(UserWarning, match="Only proceed"):
-            network = load(
-                bundle.name, bundle_dir=bundle.parent, workflow_type="infer", key_in_ckpt="model", device="cpu"
-            )
+            network = load(bundle.name, bundle_dir=bundle.parent, workflow_type="infer", device="cpu")
         image = torch.randn(1, 1, 64, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             assert torch.equal(network.eval()(image), network_of(bundle, "train.yaml")(image))
+
+    def test_model_loads_as_the_zoo_and_plain_pytorch_load_it(self, bundle: Path) -> None:
+        path, network = bundle / "models/model.pt", network_of(bundle, "inference.yaml")
+        network.load_state_dict(torch.load(path, weights_only=True), strict=True)
+        Checkpoint.load_objects(to_load={"": network}, checkpoint=str(path))  # as monai.bundle exports a checkpoint
+        assert json.loads((bundle / "docs/figures.json").read_text())["weights_sha256"] == digest_of(path)
 
     @pytest.mark.slow
     def test_runs_from_a_foreign_folder_with_nothing_but_itself(

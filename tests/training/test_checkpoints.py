@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from scripts.networks.weights import read_weights
 from scripts.training.checkpoints import BestModel, LastState, load_model
 
 
@@ -21,7 +22,7 @@ def network(value: float = 0.0) -> nn.Linear:
 
 
 def saved_value(path: Path) -> float:
-    return float(torch.load(path, weights_only=True)["model"]["bias"][0])
+    return float(read_weights(path)["bias"][0])
 
 
 class TestLoadModel:

@@ -23,7 +23,7 @@ def layer(bias: float = 0.0) -> nn.Linear:
 
 
 def bias_of(path: Path) -> float:
-    return torch.load(path, weights_only=True)["model"]["bias"][0].item()
+    return torch.load(path, weights_only=True)["bias"][0].item()
 
 
 class Validator(Engine):

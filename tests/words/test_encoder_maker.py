@@ -22,7 +22,7 @@ from scripts.words.encoder_pretraining import (
 from scripts.words.table import ConceptTable
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "models" / "text_encoder"
-FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "SHA256SUMS"}
 STRANGE = "Sphinx of quartz: judge my vow! zygomaticotemporal 42% {x} ~ jkl@q.w Éclair 10\u201320°"
 
 TABLE = """

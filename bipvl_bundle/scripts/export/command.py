@@ -22,6 +22,7 @@ from scripts.export.metadata import metadata_of
 from scripts.export.network import METADATA_KEY, OnnxNetwork
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.training.checkpoints import load_model
+from scripts.trust.digests import add_digest
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 2)
@@ -106,6 +107,7 @@ def trace(network: nn.Module, shape: Sequence[int]) -> ExportedProgram:
 def save_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> Run:
     """Write a .pt2 file; returns what it computes once it is read again."""
     torch.export.save(program, path, extra_files={METADATA_KEY: json.dumps(metadata)})
+    add_digest(path)
     return torch.export.load(path).module()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scripts.trust.digests import check_digest
+
 METADATA_KEY = "bipvl_seg.json"
 
 
@@ -87,13 +89,14 @@ def describe_export(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an export of this bundle.
+        ValueError: it is not an export of this bundle, or a .pt2 file that is not what was written any more.
     """
     path = Path(path)
     if path.suffix == ".onnx":
         metadata = OnnxNetwork(path, providers=["CPUExecutionProvider"]).metadata
     else:
         _check_is_file(path)
+        check_digest(path)
         extra = {METADATA_KEY: ""}
         try:
             torch.export.load(path, extra_files=extra)

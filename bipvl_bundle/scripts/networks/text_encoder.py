@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 
 from scripts.networks.bert import embed, layers_of, load_bert, new_bert, read_config, run_layer
 from scripts.networks.packing import PackedSentences
+from scripts.trust.digests import check_sums
 
 _STAGES = 4
 
@@ -34,7 +36,7 @@ class StagedTextEncoder(nn.Module):
     Raises:
         FileNotFoundError: ``checkpoint`` is neither a folder nor a model that can be downloaded.
         ValueError: it is not a BERT, lacks weights of the encoder, has weights of another shape, or has
-            another depth than ``stage_layers`` adds up to.
+            another depth than ``stage_layers`` adds up to; a file of the folder is not what its SHA256SUMS says.
 
     Source:
         BiPVL-Seg, section 3.1, "Text Encoder".
@@ -50,6 +52,8 @@ class StagedTextEncoder(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
+        if Path(checkpoint).is_dir():
+            check_sums(Path(checkpoint))
         config = read_config(checkpoint)
         if dropout is not None:
             config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout

@@ -1,8 +1,14 @@
-"""The weights of a network as a file: written whole, read without running code, counted, in half precision."""
+"""The weights of a network as a file: written whole, with a digest, read without running code, in half precision.
+
+A model's file is a flat state dict, which any tool loads. What else is known of the model, such as fingerprints of the
+cases that it was trained on, is an attribute of the dictionary: no entry that a strict loading would stumble over.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scripts.trust.digests import add_digest, check_digest
+
+logger = logging.getLogger(__name__)
+
 BATCH_STATISTICS = ("running_mean", "running_var")
+RECORD = "record"
+"""The attribute of a state dict that holds what is known of the model; torch.load keeps it, `dict()` does not."""
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """Write a checkpoint so that a kill or a full disk never leaves half of one under its name.
+    """Write a checkpoint, with a digest, so that a kill or a full disk never leaves half of one under its name.
 
     Raises:
         OSError: the folder cannot be written; an older file of that name is untouched.
@@ -23,6 +35,7 @@ def save_atomically(content: Any, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, partial)
+        add_digest(partial)
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         if path.parent.is_dir():
@@ -33,46 +46,81 @@ def save_atomically(content: Any, path: Path) -> None:
         ) from error
 
 
-def read_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """A file of tensors, as a dictionary.
+def read_checkpoint(path: str | Path, device: str | torch.device = "cpu", *, quiet: bool = False) -> dict[str, Any]:
+    """A file of tensors, as a dictionary, after a look at its digest.
+
+    Args:
+        path: to be read.
+        device: where the tensors are wanted.
+        quiet: not to log what the digest says.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds something else.
+        ValueError: it holds something else, or is not what was written any more.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"The checkpoint {path} does not exist. Train first (`python -m monai.bundle run training ...`), "
             "or give the path of a trained model."
         )
+    digest = check_digest(Path(path))
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes
         raise ValueError(f"{path} is not a checkpoint of tensors that PyTorch can read: {error}") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors.")
+    if digest is None and not quiet:
+        logger.warning("%s carries no digest: damage to it would go unnoticed. Saved anew, it has one.", path)
+    elif not quiet:
+        logger.info("%s is what was written (SHA-256 %s...).", path, digest[:12] if digest else "")
     return state
 
 
+def model_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The state dict in a checkpoint: under the key ``model``, as in a run's last state, or all of it."""
+    found = checkpoint.get("model")
+    return found if isinstance(found, dict) else checkpoint
+
+
+def record_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint tells of its model beside the weights; nothing where it does not."""
+    record = getattr(checkpoint, RECORD, None)
+    if isinstance(record, dict):
+        return record
+    nested = model_state(checkpoint) is not checkpoint  # a run's last state, or a model before they were flat
+    return {"trained_on": checkpoint["trained_on"]} if nested and "trained_on" in checkpoint else {}
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict under the key ``model`` of a checkpoint, or the checkpoint itself where it is one.
+    """The state dict of a trained model; see `model_state`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds something else than tensors, or nothing.
     """
-    checkpoint = read_checkpoint(path)
-    found = checkpoint.get("model", checkpoint)
-    state = dict(found) if isinstance(found, Mapping) else {}
+    state = model_state(read_checkpoint(path))
     other = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
     if other or not state:
         raise ValueError(f"{path} is not a trained model: {', '.join(other[:3]) or 'it holds none'}; expected tensors.")
     return state
 
 
-def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a state dict under the key ``model``, where MONAI Label and ``load_model`` look for it."""
-    save_atomically({"model": {name: value.contiguous().clone() for name, value in state.items()}}, path)
+def write_weights(state: Mapping[str, Tensor], path: Path, record: Mapping[str, Any] | None = None) -> None:
+    """Write a model's file: the state dict, and what else is known of the model as its attribute ``record``.
+
+    Args:
+        state: tensors by name; no more of them is stored than they show.
+        path: the file.
+        record: texts, numbers, lists and mappings of them.
+
+    Raises:
+        OSError: as for `save_atomically`.
+    """
+    content = OrderedDict((name, value.contiguous().clone()) for name, value in state.items())
+    for name, value in {"_metadata": getattr(state, "_metadata", None), RECORD: dict(record or {})}.items():
+        setattr(content, name, value)
+    save_atomically(content, path)
 
 
 def in_half(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

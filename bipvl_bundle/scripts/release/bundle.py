@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import yaml
 from monai.bundle import ConfigParser
 
 from scripts.networks.bert import copy_bert
-from scripts.networks.weights import in_half, read_weights, write_weights
+from scripts.networks.weights import in_half, read_checkpoint, read_weights, record_of, write_weights
 from scripts.release.card import card, front_matter
 from scripts.release.description import BUNDLE_ROOT, Release, load_release
-from scripts.release.figures import RECORD, SCORES, Figures, measure, read_figures
+from scripts.release.figures import SCORES, Figures, measure, read_figures
 from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
 from scripts.release.metadata import metadata
 from scripts.training.checkpoints import load_model
+from scripts.trust.digests import write_sums
 from scripts.trust.parsing import read_mapping
 from scripts.trust.plain import require_name
 from scripts.whole_file import digest_of
@@ -151,6 +153,7 @@ def _copy_parts(draft: Path, release: Release, parser: ConfigParser) -> None:
         shutil.copytree(text_encoder, folder)
     else:
         copy_bert(text_encoder, folder)
+        write_sums(folder)
 
 
 def _split(parser: ConfigParser, dataset_dir: str, evaluate_on: str) -> dict[str, Any]:
@@ -169,20 +172,21 @@ def _recorded(release: Release, weights: Path, draft: Path) -> Figures:
             f"The description of {release.name} names no `figures`: give `dataset_dir` to have the model scored."
         )
     figures = read_figures(BUNDLE_ROOT / release.figures, weights)
-    shutil.copyfile(weights, draft / "models/model.pt")
-    return figures
+    target = draft / "models/model.pt"
+    write_weights(read_weights(weights), target, record_of(read_checkpoint(weights, quiet=True)))
+    return replace(figures, weights_sha256=digest_of(target))  # of the same weights, whatever they were wrapped in
 
 
 def _measured(draft: Path, source: Path, scratch: Path, options: dict[str, Any]) -> Figures:
-    state = read_weights(source)
+    state, record = read_weights(source), record_of(read_checkpoint(source, quiet=True))
     full = scratch / "float32.pt"
-    write_weights(state, full)
+    write_weights(state, full, record)
     print("scoring the weights as they are ...")
     figures, chosen = measure(draft, full, scratch / "float32", precision="float32", options=options), full
     smaller = in_half(state)
     if smaller is not None:
         half = scratch / "float16.pt"
-        write_weights(smaller, half)
+        write_weights(smaller, half, record)
         print("scoring them in half precision ...")
         scored = measure(draft, half, scratch / "float16", precision="float16", options=options)
         if scored.shown() == figures.shown():
@@ -204,9 +208,8 @@ def _write_pages(draft: Path, release: Release, parser: ConfigParser, figures: F
     (docs / "README.md").write_text(page.replace("(docs/", "("), encoding="utf-8")
     (draft / "README.md").write_text(front_matter(release, figures, table.modality) + page, encoding="utf-8")
     (docs / "data_license.txt").write_text(release.data_license + "\n", encoding="utf-8")
-    figures.record()
-    for name in (SCORES, RECORD):
-        shutil.copyfile(figures.folder / name, docs / name)
+    shutil.copyfile(figures.folder / SCORES, docs / SCORES)
+    replace(figures, folder=docs).record()
 
 
 def _write_large_files(draft: Path, release: Release) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from scripts.data.cases import require_unseen_by_model
 from scripts.messages.phrases import first_lines
-from scripts.networks.weights import read_checkpoint, save_atomically
+from scripts.networks.weights import model_state, read_checkpoint, record_of, save_atomically, write_weights
 from scripts.training.distributed import unwrap
 
 logger = logging.getLogger(__name__)
@@ -31,20 +31,19 @@ def load_model(
 
     Args:
         network: on any device.
-        path: a file whose key ``model`` holds a state dict, or a bare state dict.
+        path: a model's file (`write_weights`), or one whose key ``model`` holds a state dict, as `last.pt`.
         unseen: cases that it must not have been trained on, as far as the file knows (`BestModel`).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint, or one of another network or other classes, or was trained on a case
-            that is to be unseen.
+        ValueError: it is not a checkpoint, or damaged, or one of another network or other classes, or was trained
+            on a case that is to be unseen.
     """
     path = Path(path)
     state = read_checkpoint(path, device)
-    require_unseen_by_model(state.get("trained_on", ()), unseen, f"The checkpoint {path}")
-    state = state.get("model", state)
+    require_unseen_by_model(record_of(state).get("trained_on", ()), unseen, f"The checkpoint {path}")
     try:
-        unwrap(network).load_state_dict(state)
+        unwrap(network).load_state_dict(model_state(state))
     except RuntimeError as error:
         raise ValueError(
             f"The checkpoint {path} does not fit the network of this configuration: {first_lines(error, 4)} "
@@ -58,10 +57,10 @@ class BestModel:
     """Keeps the model with the highest key metric as ``path``; attach it to the evaluator.
 
     Args:
-        network: what to save, under the key ``model``, as tensors only.
+        network: what to save, see `write_weights`.
         path: usually ``models/model.pt``.
-        trained_on: `fingerprints` of the training cases, saved under that key. Those of a model that the training
-            has started from are not among them.
+        trained_on: `fingerprints` of the training cases, in the file's record under that key. Those of a model that
+            the training has started from are not among them.
     """
 
     def __init__(self, network: nn.Module, path: str | Path, trained_on: Sequence[str] = ()) -> None:
@@ -84,8 +83,8 @@ class BestModel:
     def save(self) -> None:
         """Save the network as it is, whatever it is worth; of several processes, the first does."""
         if idist.get_rank() == 0:
-            seen = {"trained_on": self.trained_on} if self.trained_on else {}
-            save_atomically({"model": unwrap(self.network).state_dict(), **seen}, self.path)
+            record = {"trained_on": self.trained_on} if self.trained_on else {}
+            write_weights(unwrap(self.network).state_dict(), self.path, record)
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}

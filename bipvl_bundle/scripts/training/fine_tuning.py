@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from torch import nn
 
-from scripts.networks.weights import read_checkpoint
+from scripts.networks.weights import model_state, read_checkpoint
 from scripts.training.checkpoints import BestModel
 from scripts.training.distributed import unwrap
 
@@ -96,10 +96,9 @@ class StartingModel:
 def is_saved_as(network: nn.Module, path: Path) -> bool:
     """Whether the file at a path holds the weights that the network has now, to the last bit of its precision."""
     try:
-        saved = read_checkpoint(path)
+        saved = model_state(read_checkpoint(path, quiet=True))
     except (FileNotFoundError, ValueError):  # there is none, or it is no checkpoint
         return False
-    saved = saved.get("model", saved)
     weights = dict(unwrap(network).named_parameters())
     return weights.keys() <= saved.keys() and all(
         saved[name].shape == weight.shape and torch.equal(saved[name].to(weight.device, weight.dtype), weight)

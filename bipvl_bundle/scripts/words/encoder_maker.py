@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
+from scripts.trust.digests import write_sums
 from scripts.words.encoder_pretraining import (
     all_texts,
     make_tokenizer,
@@ -85,7 +86,8 @@ def make_text_encoder(
     comes from one CPU thread.
 
     Args:
-        output_dir: receives config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt.
+        output_dir: receives config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt and
+            SHA256SUMS.
         vocab_size: at most; a small corpus has fewer pieces. Single characters are always among them, which
             leaves no English word unknown.
         max_positions: longest text in word pieces. One aggregated sentence takes up to about 135.
@@ -158,3 +160,4 @@ def _save(model: BertForMaskedLM, tokenizer: BertTokenizer, output: Path) -> Non
     tokenizer.save_pretrained(output)
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     (output / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
+    write_sums(output)
