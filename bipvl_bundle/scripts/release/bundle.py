@@ -148,15 +148,12 @@ def _copy_parts(draft: Path, release: Release, parser: ConfigParser) -> None:
     shutil.copyfile(parser.get_parsed_content("concepts_file"), draft / "configs/concepts" / f"{dataset_name}.yaml")
     shutil.copytree(BUNDLE_ROOT / "scripts", draft / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(BUNDLE_ROOT / "LICENSE", draft / "LICENSE")
-    _copy_text_encoder(str(parser.get_parsed_content("text_encoder")), draft / "models/text_encoder")
-
-
-def _copy_text_encoder(checkpoint: str, folder: Path) -> None:
-    if Path(checkpoint).is_dir():
-        shutil.copytree(checkpoint, folder)
-        return
-    copy_bert(checkpoint, folder)
-    write_sums(folder)
+    text_encoder, folder = str(parser.get_parsed_content("text_encoder")), draft / "models/text_encoder"
+    if Path(text_encoder).is_dir():
+        shutil.copytree(text_encoder, folder)
+    else:
+        copy_bert(text_encoder, folder)
+        write_sums(folder)
 
 
 def _split(parser: ConfigParser, dataset_dir: str, evaluate_on: str) -> dict[str, Any]:
