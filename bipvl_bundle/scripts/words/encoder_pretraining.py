@@ -6,10 +6,8 @@ import random
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,36 +18,28 @@ from transformers import BertForMaskedLM, BertTokenizer, DataCollatorForLanguage
 
 from scripts.words.table import FORMATS, ConceptTable
 
+Example = dict[str, list[int]]
+
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _SIGNS = "\u2013\u2014\u2018\u2019\u201c\u201d\u00b0\u00b1\u00b2\u00b3\u00b5\u00d7"  # dashes, quotes, units
 _CHARACTERS = sorted(set(string.ascii_lowercase + string.digits + string.punctuation + _SIGNS))
 _HELD_OUT = 0.1
 _WARM_UP = 0.1
 _TEMPERATURE = 0.05
+_CONTRAST_WEIGHT = 0.3
 
 
 def all_texts(tables: Sequence[ConceptTable]) -> list[str]:
-    """Every different sentence of every table in every format, and their alternatives."""
+    """Every different sentence of every table in every format."""
     texts = [text for table in tables for name in FORMATS for text in table.as_format(name).sentences_flat]
-    return list(dict.fromkeys([*texts, *(text for group in synonyms(tables) for text in group)]))
-
-
-def synonyms(tables: Sequence[ConceptTable]) -> list[list[str]]:
-    """Every different sentence with its alternatives, where it has some."""
-    groups: dict[str, list[str]] = {}
-    for table in tables:
-        for row, sentences in enumerate(table.sentences):
-            for sentence, others in zip(sentences, table.alternatives_of(row), strict=True):
-                group = groups.setdefault(sentence, [sentence])
-                group += [other for other in others if other not in group]
-    return [group for group in groups.values() if len(group) > 1]
+    return list(dict.fromkeys(texts))
 
 
 def split_texts(tables: Sequence[ConceptTable], seed: int) -> tuple[list[str], list[str]]:
     """Texts to train on and concept sentences held out.
 
-    Sentences that differ by left and right alone stay together, a held-out sentence takes its alternatives with it, and
-    an aggregated sentence is trained on only where none of its parts is held out.
+    Sentences that differ by left and right alone stay together, and an aggregated sentence is trained on only
+    where none of its parts is held out.
     """
     fixed = dict.fromkeys(sentence for table in tables for sentence in table.sentences_flat)
     groups = sorted({_sideless(sentence) for sentence in fixed})
@@ -62,7 +52,6 @@ def split_texts(tables: Sequence[ConceptTable], seed: int) -> tuple[list[str], l
         for row, joined in zip(table.sentences, table.as_format("aggregated").sentences_flat, strict=True):
             if not any(_sideless(sentence) in hidden for sentence in row):
                 train.append(joined)
-    train += [text for group in synonyms(tables) if _sideless(group[0]) not in hidden for text in group]
     return list(dict.fromkeys(train)), held_out
 
 
@@ -120,7 +109,6 @@ def pretrain(
     tokenizer: BertTokenizer,
     texts: Sequence[str],
     *,
-    alike: Sequence[Sequence[str]] = (),
     steps: int,
     batch_size: int,
     learning_rate: float,
@@ -128,29 +116,20 @@ def pretrain(
 ) -> None:
     """Masked language modelling, and [CLS] states that tell the texts of a batch apart.
 
-    L = CE(masked word pieces) + CE(cos(c_i, m_j) / 0.05, i), with c_i the [CLS] state of text i and m_i that of the
-    same text masked, or of another that says the same.
-
-    Args:
-        alike: groups of texts that say the same.
+    L = CE(masked word pieces) + 0.3 CE(cos(c_i, m_j) / 0.05, i), with c_i and m_i the [CLS] states of text i
+    whole and masked.
     """
     collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
     )
-    tokens = dict(zip(texts, tokenizer(list(texts))["input_ids"], strict=True))
-    groups = {text: [other for other in group if other in tokens] for group in alike for text in group}
-    batches = _batches([(text, len(tokens[text])) for text in texts], batch_size, seed)
-    choose = random.Random(seed).choice
+    batches = _batches([{"input_ids": ids} for ids in tokenizer(list(texts))["input_ids"]], batch_size, seed)
     model.train()
     progress = tqdm(range(steps), desc="text encoder", unit="step")
     for _ in progress:
-        drawn = next(batches)
-        partners = [choose(groups.get(text, [text])) for text in drawn]
-        masked = collate([{"input_ids": tokens[text]} for text in partners])
-        whole = tokenizer.pad([{"input_ids": tokens[text]} for text in drawn], return_tensors="pt")
-        loss = _loss(model, masked, dict(whole))
+        examples = next(batches)
+        loss = _loss(model, collate(examples), dict(tokenizer.pad(examples, return_tensors="pt")))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -165,28 +144,19 @@ def _loss(model: BertForMaskedLM, masked: dict[str, Tensor], whole: dict[str, Te
     of_whole = F.normalize(model.bert(**whole).last_hidden_state[:, 0], dim=-1)  # B x D
     alike = of_whole @ of_masked.T / _TEMPERATURE  # B x B
     contrast = F.cross_entropy(alike, torch.arange(len(alike)))
-    loss: Tensor = output.loss + contrast
+    loss: Tensor = output.loss + _CONTRAST_WEIGHT * contrast
     return loss
 
 
-def _batches(texts: Sequence[tuple[str, int]], batch_size: int, seed: int) -> Iterator[list[str]]:
-    """Endless batches, by turns of texts of similar length, which saves padding, and of texts that begin or end alike.
-
-    Those are the hardest to tell apart, such as the titles of a table.
-    """
+def _batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator[list[Example]]:
+    """Endless batches of texts of similar length, so that little of a batch is padding."""
     generator = random.Random(seed)
-    orders: Iterator[Callable[[tuple[str, int]], Any]] = cycle(
-        [lambda pair: pair[1], lambda pair: pair[0], lambda pair: pair[0][::-1]]
-    )
-    for order in orders:
-        drawn = [text for text, _ in sorted(generator.sample(texts, len(texts)), key=order)]
-        first = generator.randrange(batch_size)
-        starts = list(range(first - batch_size, len(drawn), batch_size))
+    while True:
+        drawn = sorted(generator.sample(examples, len(examples)), key=lambda example: len(example["input_ids"]))
+        starts = list(range(0, len(drawn), batch_size))
         generator.shuffle(starts)
         for start in starts:
-            batch = drawn[max(start, 0) : start + batch_size]
-            if len(batch) > 1:
-                yield batch
+            yield drawn[start : start + batch_size]
 
 
 @torch.no_grad()
