@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fire.parser import DefaultParseValue
 
-from scripts.cli import COMMANDS
+from scripts.cli import COMMANDS, load_command
 from scripts.configuration.check import check_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -67,7 +67,7 @@ def test_commands_of_the_bundle_exist_with_their_options(page: Path) -> None:
     for words in commands(page):
         if words[1] == "scripts.cli":
             assert words[2] in COMMANDS
-            parameters = inspect.signature(COMMANDS[words[2]]).parameters
+            parameters = inspect.signature(load_command(words[2])).parameters
             free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
             assert free or options(words).keys() <= parameters.keys()
 
