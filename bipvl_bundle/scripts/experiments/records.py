@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.experiments.description import BUNDLE_ROOT
-from scripts.whole_file import whole_file
+from scripts.whole_file import write_text
 
 PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def digest(content: Any) -> str:
