@@ -61,7 +61,7 @@ def measure(setup: Setup, network: str, task: str) -> int:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(setup.device)
     else:
-        _forget_peak()
+        forget_peak()
     baseline = 0 if on_gpu else resident("VmRSS")
     backbone = setup.backbone()
     run = TASKS[task](setup, backbone if network == PLAIN else setup.guided(backbone))
@@ -76,7 +76,7 @@ def resident(kind: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     with contextlib.suppress(OSError):  # some containers forbid it; imports peak far below any network
         Path("/proc/self/clear_refs").write_text("5")
 
