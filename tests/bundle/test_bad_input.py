@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from monai.bundle import ConfigParser
 
 from scripts.metrics import report
 
@@ -25,6 +26,7 @@ MR = {"text_format": "name", "backbone#network#feature_size": 12}
 
 
 AS_A_COMMAND = pytest.param("as a command", marks=pytest.mark.slow)  # a process takes 10 s
+CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 both_ways = pytest.mark.parametrize("failing_run", ["in this process", AS_A_COMMAND], indirect=True)
 
 
@@ -166,24 +168,25 @@ class TestCheckpoint:
         message = r"garbage\.pt is not a checkpoint"
         failing_run(ValueError, message, "inference", "inference.yaml", **inference)
 
-    def test_of_another_number_of_classes(self, failing_run: FailingRun, trained: Any, tiny: dict[str, Any]) -> None:
-        options = {**MR, "ckpt_path": str(trained.best), "text_encoder": tiny["text_encoder"]}
-        options |= {"backbone#network#depths": [1, 1, 1, 1], "dataset_dir": str(trained.data / "imagesTs")}
-        files = ("inference.yaml", "dataset_hippocampus.yaml")
-        error = failing_run(ValueError, "trained for 8 classes.*has 2", "inference", *files, **options)
-        assert "'urinary bladder'" in str(error)
-        assert "'anterior hippocampus'" in str(error)
+    def test_of_another_head(self, failing_run: FailingRun, inference: dict[str, Any]) -> None:
+        message = r"trained with the head 'words'; this network has the head 'channels'\. Set `head` to words"
+        failing_run(ValueError, message, "inference", "inference.yaml", **{**inference, "head": "channels"})
 
     @both_ways
-    def test_of_as_many_other_classes(
+    def test_of_other_classes_in_the_published_form(
         self, failing_run: FailingRun, inference: dict[str, Any], words: Path, tmp_path: Path
     ) -> None:
+        published = {**inference, "head": "channels", "ckpt_path": str(tmp_path / "model.pt")}
+        files = [str(CONFIGS / "inference.yaml")]
+        parser = ConfigParser(ConfigParser.load_config_files(files))
+        parser.update({"bundle_root": str(CONFIGS.parent), **published})
+        torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
         table = yaml.safe_load(words.read_text())
         table["classes"][0]["name"] = "gallbladder"
         (tmp_path / "words.yaml").write_text(yaml.safe_dump(table))
-        inference["concepts_file"] = str(tmp_path / "words.yaml")
-        message = r"\['spleen', .*words\.yaml has 8, \['gallbladder', "
-        failing_run(ValueError, message, "inference", "inference.yaml", **inference)
+        published["concepts_file"] = str(tmp_path / "words.yaml")
+        message = r"trained for 8 classes, \['spleen', .*words\.yaml has 8, \['gallbladder', "
+        failing_run(ValueError, message, "inference", "inference.yaml", **published)
 
     def test_of_another_network(self, failing_run: FailingRun, inference: dict[str, Any]) -> None:
         inference["backbone#network#depths"] = [1, 1, 1, 2]

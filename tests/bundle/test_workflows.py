@@ -309,10 +309,11 @@ class TestInference:
         """Images that show their own labels, and a network that reads them off, for each orientation.
 
         Label c is drawn at the intensity x = c / 8. The logits 2 x c / 8 - (c / 8)^2 are linear in x and
-        largest for the label c / 8 that is nearest to x: a convolution of one voxel.
+        largest for the label c / 8 that is nearest to x: a convolution of one voxel. A thousand times as large they
+        are those of a network that is sure, of which half-way between two labels no third one is left.
         """
         levels = torch.arange(9) / 8
-        convolution = {"weight": (2 * levels).reshape(9, 1, 1, 1, 1), "bias": -(levels**2)}
+        convolution = {"weight": (2000 * levels).reshape(9, 1, 1, 1, 1), "bias": -1000 * levels**2}
         torch.save({"model": convolution}, tmp_path / "oracle.pt")
         (tmp_path / "images").mkdir()
         labels = sorted((trained.data / "labelsTr").iterdir())

@@ -86,8 +86,8 @@ class TestWords:
             requested(table, volume, **option)
 
     def test_are_not_evaluated(self, table: ConceptTable, volume: MetaTensor) -> None:
-        image = requested(table, volume, **{"words of liver": "shape: $1/0; location: @words"})
-        assert image.meta["words"] == {"liver": {"shape": "$1/0", "location": "@words"}}
+        with pytest.raises(ValueError, match=r"'shape' begins with '\$', which a configuration would evaluate"):
+            requested(table, volume, **{"words of liver": "shape: $1/0; location: On the right."})
 
     def test_need_a_network_that_reads(self, table: ConceptTable) -> None:
         network = BasicUNet(in_channels=1, out_channels=4, features=(2, 2, 2, 2, 2, 2)).eval()

@@ -36,6 +36,7 @@ def concepts_for(classes: int) -> ConceptTable:
         classes=tuple(names[:classes]),
         sentences=tuple(rows[:classes]),
         codes=(),
+        alternatives=(),
         source=f"words for {classes} classes",
     )
 

@@ -15,9 +15,9 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Orientationd
 from torch import Tensor
 
+from scripts.benchmark.inputs import TARGET
 from scripts.benchmark.memory import forget_peak, resident
 from scripts.benchmark.timing import TOTAL, Stopwatch, Times
-from scripts.benchmark.volumes import TARGET
 from scripts.data.native_labels import NativeLabelsd
 from scripts.data.transforms import SafeSpacingd
 

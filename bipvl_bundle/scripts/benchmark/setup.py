@@ -103,11 +103,11 @@ class Setup:
         return SwinUNETRBackbone(network).to(self.device)
 
     def guided(self, backbone: SwinUNETRBackbone) -> BiPVLSeg:
-        """BiPVL-Seg around a backbone, whose weights it shares."""
+        """BiPVL-Seg in its published form around a backbone, whose weights and output channels it shares."""
         encoder = StagedTextEncoder(
             self.text_encoder, stage_layers=self.stage_layers, pretrained=False, recompute=self.recompute
         )
-        return BiPVLSeg(backbone, encoder, concepts_for(self.classes)).to(self.device)
+        return BiPVLSeg(backbone, encoder, concepts_for(self.classes), head="channels").to(self.device)
 
     def networks(self) -> dict[str, nn.Module]:
         """Both, by name; the plain one is the guided one's backbone."""
@@ -130,7 +130,7 @@ class Setup:
             changes: further keys and their values
         """
         parser = ConfigParser()
-        parser.read_config([str(BUNDLE / "configs" / name) for name in (entry, "dataset_amos22.yaml")])
+        parser.read_config([str(BUNDLE / "configs" / name) for name in (entry, "dataset_amos22.yaml", "paper.yaml")])
         settings = {
             "bundle_root": str(BUNDLE),
             "device": torch.device(self.device),

@@ -63,4 +63,7 @@ def _entry(table: ConceptTable, position: int) -> dict[str, Any]:
     code = table.codes[position] if table.codes else None
     if code is not None:
         entry["code"] = {key: value for key, value in asdict(code).items() if value}
-    return {**entry, **dict(zip(table.concepts, table.sentences[position], strict=True))}
+    entry |= dict(zip(table.concepts, table.sentences[position], strict=True))
+    others = zip(table.concepts, table.alternatives_of(position), strict=True)
+    alternatives = {concept: list(sentences) for concept, sentences in others if sentences}
+    return {**entry, "alternatives": alternatives} if alternatives else entry
