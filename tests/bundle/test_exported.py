@@ -51,16 +51,12 @@ def exports(tiny: dict[str, Any], awaken: Any, bundle_root: Path, tmp_path_facto
     folder = tmp_path_factory.mktemp("exports")
     options = {key: value for key, value in tiny.items() if not key.startswith("backbone")}
     options |= {"bundle_root": str(bundle_root), "roi_size": [32, 32, 32], "backbone#network#channels": [4, 4, 8, 8, 8]}
-    options |= {"network_def#num_heads": [1, 1, 1, 1]}
+    options |= {"network_def#num_heads": [1, 1, 1, 1], "head": "channels"}
     parser = ConfigParser()
     parser.read_config(PATHS)
     parser.update({key.replace("#", "::"): value for key, value in options.items()})
     torch.manual_seed(0)
     network = awaken(parser.get_parsed_content("network_def"))
-    with torch.no_grad():  # masks of several classes: kernels that differ, and no bias that decides alone
-        network.word_head.mlp[-1].weight.mul_(50)[-1] = 0
-        network.word_head.mlp[-1].bias.zero_()
-        network.word_head.background.zero_()
     torch.save({"model": network.state_dict()}, folder / "model.pt")
     export_model(folder / "model.pt2", PATHS, ckpt_path=folder / "model.pt", **options)
     make_phantom(folder / "data", num_training=1, num_test=1, progress=False)
@@ -139,9 +135,9 @@ def test_classes_and_digest_can_be_read_from_the_file(
     assert about["versions"]["bundle"]
 
 
-def test_checkpoint_of_another_head_raises(exports: Exports, tmp_path: Path) -> None:
-    options = {**exports.options, "head": "channels"}
-    with pytest.raises(ValueError, match=r"trained with the head 'words'.*has the head 'channels'"):
+def test_checkpoint_of_other_classes_raises(exports: Exports, tmp_path: Path) -> None:
+    options = {**exports.options, "concepts_file": str(CONFIGS / "concepts/hippocampus.yaml"), "text_format": "name"}
+    with pytest.raises(ValueError, match=r"trained for 8 classes.*has 2, \['anterior hippocampus'"):
         export_model(tmp_path / "m.pt2", PATHS, ckpt_path=exports.folder / "model.pt", **options)
     assert list(tmp_path.iterdir()) == []
 

@@ -67,6 +67,19 @@ class TestFixedWords:
         assert torch.equal(FixedWords(network)(images(2)), network(images(2)))
 
     @torch.no_grad()
+    def test_equals_a_network_with_kernels_of_words_and_keeps_no_more_of_them(self, small):
+        network = small(head="words")
+        fixed = FixedWords(network)
+        assert torch.equal(fixed(images(2)), network(images(2)))
+        assert {name.split(".")[0] for name in fixed.state_dict()} == {
+            "words",
+            "kernels",
+            "backbone",
+            "fusions",
+            "text_encoder",
+        }
+
+    @torch.no_grad()
     def test_keeps_its_words_when_the_network_gets_others(self, small, table):
         network = small()
         fixed = FixedWords(network)
@@ -95,6 +108,7 @@ class TestParity:
     CASES: ClassVar = {
         "swin-exclusive": (make_swin, {}),
         "swin-overlapping": (make_swin, {"exclusive": False}),
+        "swin-words": (make_swin, {"head": "words"}),
         "swin-v2": (partial(make_swin, use_v2=True), {}),
         "swin-checkpointing": (partial(make_swin, use_checkpoint=True), {}),
         "unet-overlapping": (make_unet, {"exclusive": False, "num_heads": (1, 1, 1, 1)}),

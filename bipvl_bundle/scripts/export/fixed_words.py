@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.networks.reading import Reading
+from scripts.networks.word_head import class_logits
 
 
 class FixedWords(nn.Module):
@@ -24,6 +25,7 @@ class FixedWords(nn.Module):
     """
 
     words: Tensor  # 1 x T x D, packed
+    kernels: Tensor | None  # C x (C_f + 1), with the head "words"
 
     def __init__(self, network: BiPVLSeg) -> None:
         super().__init__()
@@ -38,11 +40,10 @@ class FixedWords(nn.Module):
         self.text_path = replace(path, encoder=encoder, read_alone=lambda: self.words)
         with torch.no_grad():
             self.register_buffer("words", network.read_alone().clone())
-            self.word_head = network.word_head
             self.register_buffer("kernels", network.class_kernels())
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images (B x in_channels x H x W x D); returns logits, B x C x H x W x D."""
         output = self.backbone(image, Reading(self.text_path, batch=image.shape[0], to_the_end=False).fuse)
-        return output if self.word_head is None else self.word_head(output, self.kernels)
+        return output if self.kernels is None else class_logits(output, self.kernels)

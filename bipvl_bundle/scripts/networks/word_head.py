@@ -38,7 +38,6 @@ class WordHead(nn.Module):
 
     def __init__(self, text_channels: int, feature_channels: int, *, background: bool = True) -> None:
         super().__init__()
-        self.feature_channels = feature_channels
         self.norm = nn.LayerNorm(text_channels)
         self.mlp = nn.Sequential(
             nn.Linear(text_channels, text_channels),
@@ -74,5 +73,10 @@ class WordHead(nn.Module):
 
     def forward(self, features: Tensor, kernels: Tensor) -> Tensor:
         """The classes' logits (B x C x H x W x D) from image features (B x C_f x H x W x D) and ``kernels``."""
-        weight = kernels[:, :-1] / self.feature_channels**0.5
-        return F.conv3d(features, weight[..., None, None, None], kernels[:, -1])
+        return class_logits(features, kernels)
+
+
+def class_logits(features: Tensor, kernels: Tensor) -> Tensor:
+    """theta_i . F(x) / sqrt(C_f) + b_i: B x C x H x W x D from B x C_f x H x W x D and C x (C_f + 1)."""
+    weight = kernels[:, :-1] / features.shape[1] ** 0.5
+    return F.conv3d(features, weight[..., None, None, None], kernels[:, -1])
