@@ -1,4 +1,4 @@
-"""The command that measures what the words cost."""
+"""The command `benchmark`."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def benchmark(
 
 
 def _listed(value: Any) -> list[Any]:
-    """A single value, or several; a text of several names with commas is several."""
+    """Turn a single value, a sequence, or a text with commas into a list."""
     if isinstance(value, str):
         return [name.strip() for name in value.split(",")]
     return [value] if isinstance(value, int) else list(value)

@@ -1,4 +1,4 @@
-"""Floating-point operations, counted and not measured."""
+"""Floating-point operations of a network, counted by PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scripts.networks.bipvl_seg import BiPVLSeg
 
 @torch.no_grad()
 def count_operations(setup: Setup, network: nn.Module) -> int:
-    """Floating-point operations of one forward in evaluation, the words having been read as far as they are kept.
+    """Count the floating-point operations of one forward in evaluation, with the first text stage cached.
 
     PyTorch's FlopCounterMode counts two for each multiplication of matrix products, convolutions and attention;
     not norms, activations, softmax, dropout, interpolation, nor moving data.

@@ -1,4 +1,4 @@
-"""A whole case from file to file, its scores, and the loading of training patches."""
+"""Benchmark tasks around the network: a case from file to file, its metrics, and loading of training patches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AFTER = ("labels", *PART_OF.values())
 
 
 def whole_case(setup: Setup, network: nn.Module, image: str, output: Path) -> Task:
-    """One volume through inference.yaml; parts: load, preprocess, infer, labels, invert, save."""
+    """Task that segments one volume through inference.yaml; parts: load, preprocess, infer, labels, invert, save."""
     parser = setup.configuration("inference.yaml", dataset_dir=image, predictions_dir=str(output))
     before, after = (
         parser.get_parsed_content(name).flatten().transforms for name in ("preprocessing", "postprocessing")
@@ -47,7 +47,7 @@ def whole_case(setup: Setup, network: nn.Module, image: str, output: Path) -> Ta
 
 
 def scoring(setup: Setup, voxels: tuple[int, int, int]) -> Task:
-    """DSC, HD95 and NSD of one case with all classes, the prediction being off by a voxel."""
+    """Task that computes DSC, HD95 and NSD of one case with all classes; the prediction is shifted by a voxel."""
     affine = torch.diag(torch.tensor([*SPACING, 1.0], dtype=torch.float64))
     label = torch.as_tensor(draw_balls(voxels, setup.classes))[None]
     names = setup.configuration("train.yaml").get_parsed_content("class_names")
@@ -60,7 +60,7 @@ def scoring(setup: Setup, voxels: tuple[int, int, int]) -> Task:
 
 
 def loading(setup: Setup, item: dict[str, str]) -> Task:
-    """One training patch from a cached case, through train.yaml's random transforms and its loader."""
+    """Task that loads one training patch of a cached case through the random transforms of train.yaml."""
     changes = {"train#dataset#data": [item], "train#dataset#progress": False, "cache_rate": 1.0}
     loader = setup.configuration("train.yaml", **changes).get_parsed_content("train#dataloader")
 

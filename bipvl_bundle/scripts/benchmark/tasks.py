@@ -1,4 +1,4 @@
-"""A forward in evaluation, and a training step, as the bundle's configurations do them."""
+"""Benchmark tasks of a network: a forward in evaluation and a training step, as in the bundle's configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words for any number of classes, and a text encoder to read them, so that a benchmark needs no download."""
+"""Concept tables for any number of classes, and a text encoder without weights; a benchmark downloads nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUNDLE = Path(__file__).resolve().parents[2]
 
 
 def concepts_for(classes: int) -> ConceptTable:
-    """The fifteen organs of AMOS22, six sentences each, and as many more classes of the same words dealt anew.
+    """Make a concept table: AMOS22's fifteen organs, and further classes with the same words shuffled.
 
     Every further fifteen classes have sentences of the same numbers of words, and as many that are equal.
     """
@@ -35,7 +35,7 @@ def concepts_for(classes: int) -> ConceptTable:
 
 
 def write_text_encoder(folder: Path, **sizes: int) -> Path:
-    """A BERT's configuration, BERT-base by default, with the tokenizer that the bundle carries; no weights."""
+    """Write the configuration of a BERT (BERT-base by default) and the bundle's tokenizer; no weights."""
     AutoTokenizer.from_pretrained(BUNDLE / "models" / "text_encoder").save_pretrained(folder)
     BertConfig.from_dict({"vocab_size": 28996, **sizes}).save_pretrained(folder)
     return folder

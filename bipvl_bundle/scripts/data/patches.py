@@ -1,4 +1,4 @@
-"""Where the patches of a training are centred."""
+"""Random crop of training patches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RandCropByClassesd"]
 
 
 class RandCropByClassesd(RandCropByLabelClassesd):
-    """MONAI's `RandCropByLabelClassesd`, which also centres patches on the background where regions overlap.
+    """Transform like MONAI's `RandCropByLabelClassesd` that includes the background for overlapping regions.
 
     A label map of one channel has the background among its classes. Of N channels, one a region, MONAI would take
     each for a class: no patch would show what lies far from all of them, and a case without any would have no

@@ -1,4 +1,4 @@
-"""What MONAI lacks: a `Spacingd` that leaves foreign entries alone, the check of a loaded case, logits to labels."""
+"""Transforms that MONAI lacks: a tolerant `Spacingd`, the check of a loaded case, logits to labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROBABILITIES = "probabilities"
 
 
 class SafeSpacingd(Spacingd):
-    """MONAI's `Spacingd` for cases with entries such as `image_path` or `label_text`.
+    """Transform like MONAI's `Spacingd` that tolerates entries such as `image_path` or `label_text`.
 
     Since monai 1.6.0 `Spacingd` takes every entry named ``<key>_*`` for a dictionary of metadata and updates
     it; an entry of another type stops it. Such entries are kept out of its sight and put back. Arguments,
@@ -41,7 +41,7 @@ class SafeSpacingd(Spacingd):
 
 
 class ToLabelsd(MapTransform):
-    """Logits to labels: the most likely class, or each region whose probability is above one half.
+    """Transform from logits to labels: arg-max for classes, a threshold of one half for regions.
 
     A prediction that is marked as one of probabilities passes: it is a sample that a score is made of.
 
@@ -63,7 +63,7 @@ class ToLabelsd(MapTransform):
 
 
 class CheckCased(MapTransform):
-    """Stop at a case that the pipeline would mistake, with its file and what to do about it; change nothing.
+    """Transform that raises an error at a case the pipeline would misread, with its file and the remedy.
 
     Place it right after loading, channel first, before anything resamples, crops or scales: it looks at the
     file's own content. Where a case has no label (inference) only its images are checked.
@@ -124,7 +124,7 @@ class CheckCased(MapTransform):
         return case
 
     def problems(self, data: Mapping[Hashable, Any]) -> list[str]:
-        """What a call would stop at, and what it would stop at next: the first fault of each volume of a case.
+        """Return the first problem of each volume of a case.
 
         Raises:
             KeyError: a case lacks an image.
@@ -139,7 +139,7 @@ class CheckCased(MapTransform):
         return found
 
     def _checks(self, case: Mapping[Hashable, Any]) -> list[list[Callable[[], None]]]:
-        """One list a volume; a check relies on those before it in its list."""
+        """Return one list of checks per volume; each relies on those before it."""
         images = self._images(case)
         lists: list[list[Callable[[], None]]] = []
         for key, image in images.items():

@@ -1,4 +1,4 @@
-"""The command that runs a set of experiments and compares them."""
+"""The command `experiments`: runs a set of experiments and compares them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_experiments(
 
 
 def _comparison(runner: Runner, chosen: Sequence[str]) -> Comparison:
-    """Of what was chosen, the reference, and what an earlier call has run."""
+    """Return the experiments to compare: the chosen ones, the reference, and those of earlier calls."""
     described = runner.described
     markers = [run.steps[-1].marker for run in runner.planned if run.steps[-1].is_done()]
     wanted = {*chosen, described.reference}

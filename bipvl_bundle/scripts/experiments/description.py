@@ -1,4 +1,4 @@
-"""What a set of experiments consists of."""
+"""Description of a set of experiments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPLITS = ("validation", "test")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the comparison.
+    """One experiment: a row of the comparison.
 
     Attributes:
         name: of its folder.
@@ -33,7 +33,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class ExperimentSet:
-    """Experiments x folds x seeds, and what they have in common.
+    """Experiments x folds x seeds, and their common settings.
 
     Attributes:
         experiments: in the order of the table.
@@ -67,7 +67,7 @@ class ExperimentSet:
         return next(experiment for experiment in self.experiments if experiment.name == name)
 
     def lineage(self, experiment: Experiment) -> list[Experiment]:
-        """The experiment, after the one that it evaluates if it does."""
+        """Return an experiment, preceded by the one whose models it evaluates if there is one."""
         return [*([self.find(experiment.evaluates)] if experiment.evaluates else []), experiment]
 
     def files(self, experiment: Experiment) -> list[Path]:
@@ -82,6 +82,6 @@ class ExperimentSet:
 
 
 def config_path(name: str) -> Path:
-    """A bare file name is one of the bundle's `configs`; anything else is a path as it stands."""
+    """Return the path of a config file; a bare name is one of the bundle's `configs`."""
     path = Path(name).expanduser()
     return (BUNDLE_ROOT / "configs" / path if path.parent == Path() else path).absolute()

@@ -1,4 +1,4 @@
-"""Writes a trained model as a bundle of its own: configs that stand alone, words, weights, figures, pages."""
+"""The command `release`: writes a trained model as a bundle of its own."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ def _write_configs(draft: Path, release: Release, parsers: dict[str, ConfigParse
 
 
 def _dataset_name(parser: ConfigParser) -> str:
-    """What the file of the words is called after."""
+    """Return the name for the concept table's file."""
     return require_name(parser.get_parsed_content("dataset_name"), "dataset_name")
 
 
 def _network_alone(content: dict[str, Any]) -> dict[str, Any]:
-    """What `monai.bundle.load` builds a network from: a JSON file, which finds the bundle from any folder."""
+    """Return the content of infer.json, from which `monai.bundle.load` builds the network in any folder."""
     wanted, found = ["network_def"], {}
     while wanted:
         key = wanted.pop()

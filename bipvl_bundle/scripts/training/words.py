@@ -1,4 +1,4 @@
-"""Warnings of a training about its words: unreviewed ones before it begins, and a collapse of the alignment in it."""
+"""Warnings about the words of a training: an unreviewed table, and a collapsed alignment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDES = {"train_cosine_text": "texts", "train_cosine_vision": "image features"}
 
 
 def check_training_words(network: Any, swap: Sequence[str] | None = None) -> None:
-    """Warn that a network learns from words that nobody has reviewed; refuse to train on swapped ones.
+    """Warn about a concept table that is not reviewed, and refuse to train on swapped words.
 
     To be a step of ``initialize`` in training. A network without words, such as a backbone alone, passes.
 
@@ -47,7 +47,7 @@ def check_training_words(network: Any, swap: Sequence[str] | None = None) -> Non
 
 
 class WarnOfCollapse:
-    """Warns in the epoch in which the alignment collapses, and tells when it is back; attach it to the trainer.
+    """Ignite handler that warns in the epoch in which the alignment collapses; attach it to the trainer.
 
     A collapse shows nowhere else: the other losses go on falling and the DSC goes on rising without the words.
 

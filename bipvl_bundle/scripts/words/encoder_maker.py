@@ -1,4 +1,4 @@
-"""Makes the small text encoder that the bundle carries: a WordPiece tokenizer and a four-layer BERT."""
+"""The command `make_text_encoder`: trains the bundle's small text encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONCEPTS_DIR = Path(__file__).resolve().parents[2] / "configs" / "concepts"
 
 @dataclass(frozen=True)
 class EncoderReport:
-    """What came out of `make_text_encoder`; an accuracy is a fraction of the held-out word pieces.
+    """Results of `make_text_encoder`; an accuracy is a fraction of the held-out word pieces.
 
     Attributes:
         vocabulary: number of word pieces.
@@ -73,7 +73,7 @@ def make_text_encoder(
     seed: int = 0,
     overwrite: bool = False,
 ) -> EncoderReport:
-    """Train tokenizer and encoder on the project's own concept tables and save them in Hugging Face format.
+    """Train a WordPiece tokenizer and a small BERT on the project's concept tables, and save both.
 
     The texts are every table in `concepts_dir` in every format. The encoder learns to fill in masked word
     pieces and, since the fusion and the alignment read a sentence's [CLS] state, to give each sentence a

@@ -1,4 +1,4 @@
-"""A concept table asked of a language model, for a reader to correct."""
+"""The command `write_concepts`: a concept table drafted by a language model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_concepts(
     attempts: int = 3,
     json_mode: bool = True,
 ) -> None:
-    """Let a language model write a concept table, unreviewed, by any OpenAI-compatible Chat Completions endpoint.
+    """Draft a concept table by a language model at any OpenAI-compatible endpoint; it needs a review.
 
     The key is read from OPENAI_API_KEY and from nowhere else. Each structure is one request, which shows the
     model what it wrote before: left and right can then share a sentence, and one bad answer costs one request.
@@ -90,7 +90,7 @@ def _ask(
     concepts: Sequence[str],
     attempts: int,
 ) -> tuple[str, ...]:
-    """The sentences of one class, in the order of the concepts."""
+    """Ask for the sentences of one class, in the order of the concepts."""
     known = {label: dict(zip(concepts, row, strict=True)) for label, row in rows.items()}
     shown = _KNOWN.format(rows=json.dumps(known, ensure_ascii=False, indent=1)) if known else ""
     talk: Conversation = [("system", task), ("user", _NEXT.format(known=shown, name=name))]
@@ -109,7 +109,7 @@ def _ask(
 
 
 def _read(answer: str, concepts: Sequence[str]) -> tuple[str, ...]:
-    """The sentences of an answer; a fence of Markdown around the JSON is let pass."""
+    """Read the sentences of an answer, ignoring a Markdown fence around the JSON."""
     text = answer.strip()
     if text.startswith("```") and text.endswith("```"):
         text = text.strip("`").removeprefix("json")

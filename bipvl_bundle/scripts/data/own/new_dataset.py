@@ -1,4 +1,4 @@
-"""From a folder of images and one of labels to what the bundle needs to know of them: three files of text."""
+"""The command `new_dataset`: describes a folder of images and a folder of labels in three text files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def new_dataset(
     bundle_root: str = ".",
     progress: bool = True,
 ) -> list[Path]:
-    """Describe a data set of your own: its overlay, its datalist with folds, and a concept table to fill in.
+    """Describe your own data set: writes its overlay, its datalist with folds, and a concept table to fill in.
 
     Writes `configs/dataset_<name>.yaml`, `data/<name>/dataset.json` and `configs/concepts/<name>.yaml` in the
     bundle's folder: all three or none, and never over a file that is there. The volumes stay where they are.
@@ -105,7 +105,7 @@ def _names(what: str, given: str | Sequence[str]) -> list[str]:
 
 
 def _values(given: int | Sequence[Any]) -> list[Any]:
-    """As lists, which YAML knows; the command line makes one value of a list of one."""
+    """Return label values as lists for YAML; the command line turns a list of one into a value."""
     values = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     lists = [list(value) if isinstance(value, list | tuple) else value for value in values]
     for value in (v for part in lists for v in (part if isinstance(part, list) else [part])):
@@ -150,7 +150,7 @@ def _require_apart(training: Sequence[Item], test: Sequence[Item]) -> None:
 
 
 def _entry(item: Item, folder: Path | None) -> dict[str, Any]:
-    """As it stands in the datalist: paths relative to `folder`, if there is one, else absolute."""
+    """Return a datalist entry with paths relative to `folder` if given, else absolute."""
 
     def shown(path: Path) -> str:
         return Path(os.path.relpath(path, folder) if folder else os.path.abspath(path)).as_posix()

@@ -1,4 +1,4 @@
-"""From the folder of a public data set, as it is unpacked, to a datalist with its split written down."""
+"""The command `datalist`: writes the datalist of a public data set, with its split."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _content(
 
 
 def _entry(item: Item, folder: Path | None) -> Item:
-    """With paths relative to the datalist where it lies within the data set, so that both can move together."""
+    """Return a datalist entry with paths relative to the datalist if it lies within the data set, so both can move."""
 
     def shown(path: str) -> str:
         return path if folder is None else Path(os.path.relpath(path, folder)).as_posix()
@@ -158,7 +158,7 @@ def _entry(item: Item, folder: Path | None) -> Item:
 
 
 def _write(target: Path, content: Mapping[str, Any], official: Path, overwrite: bool) -> None:
-    """Whole or not at all, and only what can be read back."""
+    """Write the datalist whole or not at all, after reading it back."""
     if target == official:
         raise FileExistsError(f"'{target}' is the data set's own; give the datalist another name.")
     text = json.dumps(content, indent=1) + "\n"
