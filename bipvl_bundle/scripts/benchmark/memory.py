@@ -26,17 +26,16 @@ RUNS = 2  # the optimiser's states are there from the second step on
 def peak_memory(setup: Setup, network: str, task: str) -> int:
     """Return the peak memory in bytes of a network and two runs of a task, measured in a fresh process.
 
-    On a GPU what PyTorch's allocator had in use, on a CPU by how much the process's resident memory grew after
-    everything was imported, whatever it was for: weights, gradients, states of the optimiser, activations,
-    scratch memory of the kernels, and what the allocator of the C library keeps.
+    On a GPU it is what PyTorch's allocator had in use. On a CPU it is the growth of the process's resident memory
+    after all imports: weights, gradients, optimiser states, activations, scratch memory, and what the C library keeps.
 
     Args:
-        setup: of the comparison
-        network: its name
+        setup: the benchmark setup
+        network: name of the network
         task: a key of ``TASKS``
 
     Raises:
-        RuntimeError: the process failed, as where memory ends; its last lines are quoted.
+        RuntimeError: the process failed, for instance out of memory; its last lines are quoted.
         NotImplementedError: resident memory is only read on Linux.
     """
     if not setup.device.startswith("cuda") and not STATUS.exists():

@@ -86,13 +86,12 @@ def alternate(
 ) -> Iterator[Sample]:
     """Run tasks in turn, so that other load on the machine affects all of them alike.
 
-    Every other round goes the other way round: what a run leaves behind (a warm cache, a hot chip) is no one's
-    privilege.
+    The order is reversed in every other round, so that no task always profits from a warm cache.
 
     Args:
-        tasks: by name; each is given a stopwatch for its parts.
-        rounds: how often each is measured.
-        warmup: how often each is run before, unmeasured.
+        tasks: tasks by name; each gets a stopwatch for its parts.
+        rounds: number of measured runs of each.
+        warmup: number of unmeasured runs of each before.
         watch: makes the stopwatch of a run.
 
     Raises:
@@ -113,10 +112,10 @@ def ratio(samples: Sequence[Sample], name: str, to: str, *, part: str = TOTAL, k
     """Return median and quartiles of the time ratio of two tasks, taken within each round.
 
     Args:
-        samples: of both.
-        name: the one.
-        to: the other.
-        part: of the task.
+        samples: samples of both tasks.
+        name: task in the numerator.
+        to: task in the denominator.
+        part: part of the task.
         kind: wall or cpu.
     """
     by_name = {task: {s.round: getattr(s.parts[part], kind) for s in samples if s.name == task} for task in (name, to)}

@@ -43,10 +43,10 @@ class SafeSpacingd(Spacingd):
 class ToLabelsd(MapTransform):
     """Transform from logits to labels: arg-max for classes, a threshold of one half for regions.
 
-    A prediction that is marked as one of probabilities passes: it is a sample that a score is made of.
+    A prediction that is marked as probabilities is left as it is: it is a sample for an uncertainty score.
 
     Args:
-        keys: the logits, C x H x W x D; they become 1 x H x W x D where `exclusive`, else they keep their shape.
+        keys: the logits, C x H x W x D; they become 1 x H x W x D if `exclusive`, else they keep their shape.
         exclusive: whether the channels are classes that exclude each other, the background first, or regions.
     """
 

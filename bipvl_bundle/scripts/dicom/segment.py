@@ -38,14 +38,14 @@ def segment_dicom(
 ) -> None:
     """Segment a CT or MR series; writes NAME_seg.nii.gz and NAME_seg.dcm, NAME being the series' folder name.
 
-    Needs pydicom and highdicom. Both files lie in the geometry of the series; segment n of the SEG is label n.
+    Needs pydicom and highdicom. Both files have the geometry of the series; segment n of the SEG is label n.
 
     Args:
         series: folder with the files of one series
         output: folder for the two files
         config_file: inference.yaml, or a list of it and overlays, as for ``monai.bundle run``
-        series_uid: SeriesInstanceUID of the one to take where the folder holds several
-        overwrite: replace the two files where they exist
+        series_uid: SeriesInstanceUID of the series to take if the folder holds several
+        overwrite: replace the two files if they exist
         overrides: options as for ``monai.bundle run``, such as --ckpt_path
     """
     require_dicom()

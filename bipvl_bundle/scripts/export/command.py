@@ -41,21 +41,21 @@ def export_model(
 ) -> Path:
     """Export a network with the weights of a checkpoint and the words of its table.
 
-    To be called in the bundle's folder. The file takes float32 images of `roi_size` in batches of any size and
-    returns logits. Before it gets its name it is loaded and compared with the network, on batches of 1 and 2.
+    Run it in the bundle's folder. The file takes float32 images of `roi_size` in batches of any size and returns
+    logits. Before it gets its name it is loaded and compared with the network, on batches of 1 and 2.
 
     Args:
-        output: ends in .pt2 (a program of `torch.export`) or in .onnx
+        output: a file name that ends in .pt2 (a program of `torch.export`) or .onnx
         config_file: inference.yaml, or a list of it and the overlays that the model was trained with
         ckpt_path: the trained model; by default that of the configuration
-        overwrite: whether `output` may be replaced
-        tolerance: largest difference to the network's logits, as a share of the largest logit or of 1 where
-            that is more
+        overwrite: replace an existing file
+        tolerance: largest difference from the network's logits, as a share of the largest logit or of 1, whichever
+            is more
         overrides: options as for `monai.bundle run`
 
     Raises:
-        ValueError: the ending is another one; a key of the configuration is unknown; the checkpoint is of another
-            network or other classes.
+        ValueError: another ending; an unknown key in the configuration; a checkpoint of another network or other
+            classes.
         FileExistsError: `output` exists and `overwrite` is not set.
         ModuleNotFoundError: a package that ONNX needs is not installed.
         RuntimeError: the exported network differs from the original by more than `tolerance`.

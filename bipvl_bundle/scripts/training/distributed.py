@@ -37,12 +37,12 @@ def local_device() -> torch.device:
 def join_processes(device: torch.device | str, *, timeout_minutes: float = 60.0) -> None:
     """Join the process group of torchrun: NCCL on GPUs, gloo on the CPU.
 
-    Only the first process tells what goes on; of the others' log, warnings and errors are left. Nothing happens
-    where the process belongs to a group already.
+    Only the first process logs its progress; the others log warnings and errors. Does nothing if the process belongs to
+    a group already.
 
     Args:
-        device: of this process.
-        timeout_minutes: how long the processes wait for one another, as for the first, which prepares the data.
+        device: device of this process.
+        timeout_minutes: how long the processes wait for one another, for instance while the first prepares the data.
 
     Raises:
         RuntimeError: the process was not started by torchrun.

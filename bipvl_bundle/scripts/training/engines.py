@@ -91,13 +91,13 @@ class SeedEpoch:
 class ValidateAtEnd:
     """Ignite handler that validates after the last epoch unless the interval did; attach it to the trainer.
 
-    Without it the end of a run would go unjudged, and a run shorter than the interval leave no model. Without a case
-    to validate on, the model of the last epoch is kept, and the log says so before the first.
+    Without it the last epochs would not be validated, and a run shorter than the interval would leave no model. If
+    there is no case to validate on, the model of the last epoch is kept, and the log says so before the first.
 
     Args:
         validator: the evaluator.
-        interval: of the ``ValidationHandler`` before it.
-        best_model: keeps the model of a run that cannot be judged; None keeps none.
+        interval: epochs between validations, as of the ``ValidationHandler`` before it.
+        best_model: saves the model of a run that cannot be validated; None saves none.
     """
 
     def __init__(self, validator: Evaluator, interval: int, best_model: Any = None) -> None:

@@ -24,12 +24,10 @@ logger = logging.getLogger(__name__)
 class StartingModel:
     """Ignite handler that keeps and scores the model a fine-tuning replaces; attach it after what loads weights.
 
-    A fine-tuning is a training whose network has, at its start, the weights of a file in the folder that the best
-    model will be saved in, as on an annotation server. The model that is going to be replaced is then copied to the
-    first free of `model_1.pt`, `model_2.pt`, ..., and the network is validated once before the first epoch. At the end
-    the log compares: a model that is worse on the validation cases than the one it came from is no secret.
-
-    Of any other training nothing is kept, and nothing validated.
+    A training is a fine-tuning if its network has, at the start, the weights of a file in the folder where the best
+    model will be saved, as on an annotation server. The model to be replaced is then copied to the first free name of
+    `model_1.pt`, `model_2.pt`, ..., and validated once before the first epoch. At the end the log compares both models
+    and warns if the new one is worse. In any other training the handler does nothing.
 
     Args:
         validator: the evaluator that `best_model` is attached to; one without cases scores nothing.

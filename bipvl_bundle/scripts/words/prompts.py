@@ -94,7 +94,7 @@ def print_prompt(classes: Sequence[str], modality: str, concepts: Sequence[str] 
     Args:
         classes: names in label order, "spleen,left kidney" or a list
         modality: CT, MR, ...
-        concepts: names of the concepts, those of the paper if left out
+        concepts: names of the concepts; by default those of the paper
     """
     print(yaml_prompt(classes, modality, concepts))
 

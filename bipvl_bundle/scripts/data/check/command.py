@@ -53,25 +53,24 @@ def check_data(
 ) -> None:
     """Check every file of a data set against its configuration and print yes or no, with the reasons.
 
-    Looks at shapes, affines, spacing, label values, the voxels of each class, NaN, and the values against the
-    intensity window; at the folds and the memory that caching takes. A case that is bad is a row of the table.
-    With a "no" the exit status is 1.
+    Checks shapes, affines, spacing, label values, voxels per class, NaN, values against the intensity window, the
+    folds, and the memory for the cache. A bad case is a row of the table. With a "no" the exit status is 1.
 
     Args:
         config_file: train.yaml and the overlays of the training, as for `check`.
         meta_file: as for `check`.
-        output: a CSV file to write, one row a case, with the voxels of every class.
-        overwrite: whether `output` may be there already.
-        workers: processes that read; 0 reads in this one.
-        max_rows: cases to print, bad ones first if there are more.
+        output: a CSV file to write, one row per case, with the voxels of every class.
+        overwrite: replace `output` if it exists.
+        workers: number of reading processes; 0 reads in this one.
+        max_rows: number of cases to print, bad ones first if there are more.
         progress: show a progress bar.
         overrides: options as for `monai.bundle run`.
 
     Raises:
-        ValueError: the configuration has problems or is not that of a training, the datalist is malformed, or
-            the folds are.
+        ValueError: the configuration has problems or is not that of a training, or the datalist or its folds are
+            malformed.
         FileNotFoundError: a config file, the datalist or the concept table is absent.
-        OSError: `output` is there already, or its folder cannot be written.
+        OSError: `output` exists, or its folder cannot be written.
     """
     if output:
         _check_output(Path(output), overwrite)
