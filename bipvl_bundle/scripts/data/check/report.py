@@ -12,13 +12,13 @@ from scripts.geometry.grid import AXES
 from scripts.messages.phrases import by, byte_size, some
 from scripts.messages.tables import aligned
 
-FILLED = 0.05  # of the window, by the values of a case, at least
-CLIPPED_WARNING = 0.1  # of the labelled voxels of a case
+FILLED = 0.05  # least share of the intensity window that a case's values must fill
+CLIPPED_WARNING = 0.1  # share of the labelled voxels of a case
 CLIPPED_ERROR = 0.9
-EMPTY = 0.01  # of the voxels, those that are not zero, at least
-PADDED = 2.0  # times the median size
-STRETCHED = 3.0  # times the overlay's spacing, or a part of it
-MEMORY = 0.7  # of the machine's
+EMPTY = 0.01  # least share of voxels that are not zero
+PADDED = 2.0  # ROI edge as a multiple of the median size
+STRETCHED = 3.0  # ratio of a case's spacing to the overlay's, either way
+MEMORY = 0.7  # largest share of the machine's memory for the cache
 _SHOWN = 3
 _NONE = "-"
 

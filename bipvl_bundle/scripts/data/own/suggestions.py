@@ -113,8 +113,8 @@ def suggest_flips(classes: Sequence[str]) -> Suggestion:
     """Suggest flips along left-right unless a class name has a side; none along other axes."""
     sided = [name for name in classes if re.search(r"\b(left|right)\b", name.replace("_", " ").casefold())]
     if sided:
-        return Suggestion([0.0, 0.0, 0.0], f"along right, anterior, superior; a mirror would turn '{sided[0]}' over")
-    reason = "along right, anterior, superior; no class is named by its side: 0 too if only its side tells a class"
+        return Suggestion([0.0, 0.0, 0.0], f"along right, anterior, superior; a flip would swap the side of '{sided[0]}'")
+    reason = "along right, anterior, superior; no class name has a side; set 0 if only its side tells a class"
     return Suggestion([0.1, 0.0, 0.0], reason)
 
 
@@ -137,8 +137,8 @@ def overlay_text(plan: DatasetPlan, found: Survey) -> str:
     )
     return f"""\
 # {name}: {len(plan.classes)} classes in {plan.modality}, {len(found.headers)} labelled cases.
-# On top of train.yaml or inference.yaml. A first suggestion, from the headers of all cases and the values of
-# {found.sampled} of them: change what you know better.
+# Goes on train.yaml or inference.yaml. The values are suggestions from the headers of all cases and the voxels of
+# {found.sampled} of them; change what you know better.
 
 dataset_name: {name}
 dataset_dir: "$@bundle_root + '/data/{name}'" # its dataset.json says where the volumes are
