@@ -59,8 +59,8 @@ def table_text(classes: Sequence[str], modality: str) -> str:
     lines = [
         "# What each class looks like: one sentence per field, of ten to twenty-five words. Write what can be seen, no",
         "# function and no diagnosis. Give classes that look the same the same sentence: equal sentences are not set",
-        f"# against each other in training. No run starts while a sentence begins with {PLACEHOLDER}. Set `reviewed` to",
-        "# true once a reader who knows the anatomy has read every line.",
+        f"# against each other in training. No run starts while a sentence begins with {PLACEHOLDER}. Set `reviewed`",
+        "# to true once a reader who knows the anatomy has read every line.",
         f"modality: {_quoted(modality)}",
         "reviewed: false",
         f"concepts: [{', '.join(FIELDS)}]",

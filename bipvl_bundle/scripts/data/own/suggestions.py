@@ -113,7 +113,7 @@ def suggest_flips(classes: Sequence[str]) -> Suggestion:
     """Suggest flips along left-right unless a class name has a side; none along other axes."""
     sided = [name for name in classes if re.search(r"\b(left|right)\b", name.replace("_", " ").casefold())]
     if sided:
-        return Suggestion([0.0, 0.0, 0.0], f"along right, anterior, superior; a flip would swap the side of '{sided[0]}'")
+        return Suggestion([0.0, 0.0, 0.0], f"along right, anterior, superior; a flip would mirror '{sided[0]}'")
     reason = "along right, anterior, superior; no class name has a side; set 0 if only its side tells a class"
     return Suggestion([0.1, 0.0, 0.0], reason)
 
