@@ -1,4 +1,4 @@
-"""The user's commands beside monai.bundle's: ``python -m scripts.cli COMMAND --help``, in the bundle's folder.
+"""The bundle's commands: ``python -m scripts.cli COMMAND --help``, in the bundle's folder.
 
 A command's module is imported when the command is called, since torch and MONAI take many seconds. MONAI Label, which
 drops ``scripts`` between runs and so forbids late imports of it elsewhere, does not load this file.
@@ -44,14 +44,14 @@ COMMANDS = {  # module of `scripts`, and function in it
 
 
 def load_command(name: str) -> Callable[..., Any]:
-    """The function of one of ``COMMANDS``."""
+    """Import and return the function of one of ``COMMANDS``."""
     module, function = COMMANDS[name].split(":")
     command: Callable[..., Any] = getattr(importlib.import_module(f"scripts.{module}"), function)
     return command
 
 
 def summary(name: str) -> str:
-    """The first line of a command's docstring, read without importing its module."""
+    """Return the first line of a command's docstring without importing its module."""
     module, function = COMMANDS[name].split(":")
     file = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def summary(name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one of ``COMMANDS``; what it returns is not printed, since each prints what a user needs."""
+    """Run one of ``COMMANDS`` from the command line; the return value is not printed."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in HELP or words[0] == "--":
         print(_overview())
@@ -84,7 +84,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _check_options(words: list[str], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Stop at an option that a command does not have; Fire would run the command first, and then complain."""
+    """Exit at an option that the command does not have; Fire would run the command first."""
     options = [word.split("=")[0] for word in takewhile(lambda word: word != "--", words)]
     for word in options:
         if re.match("-[A-Za-z]{2}", word):  # to Fire a value

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also where several processes write the same one; and their digests."""
+"""Writing of files that are whole or absent, also with several writers, and their digests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there at the end of the block takes the place of ``path``.
+    """Context manager that yields a temporary path and moves it to ``path`` at the end of the block.
 
     Where the block fails, ``path`` is what it was and nothing is left beside it. The name is that of this process
     and ends like ``path``, for writers that go by the suffix.
@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write at least one row as CSV under the keys of the first, into a folder that is there.
+    """Write at least one row as CSV, with the keys of the first as header, into an existing folder.
 
     Raises:
         OSError: the file cannot be written.
@@ -52,5 +52,5 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def digest_of(path: str | Path, kind: str = "sha256") -> str:
-    """The digest of a file's content, in hexadecimal."""
+    """Return the digest of a file's content, in hexadecimal."""
     return hashlib.new(kind, Path(path).read_bytes()).hexdigest()

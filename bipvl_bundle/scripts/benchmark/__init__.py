@@ -1,1 +1,1 @@
-"""What the words cost: BiPVL-Seg beside its plain backbone, in time, memory and operations."""
+"""Benchmark of BiPVL-Seg against its plain backbone: time, memory and operations."""

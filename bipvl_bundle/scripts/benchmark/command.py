@@ -1,4 +1,4 @@
-"""The command that measures what the words cost."""
+"""The command `benchmark`."""
 
 from __future__ import annotations
 
@@ -38,34 +38,33 @@ def benchmark(
         python -m scripts.cli benchmark runs/benchmark --threads 2
         python -m scripts.cli benchmark runs/classes --measure "[forward]" --classes "[2,15,60,117]"
 
-    Both networks run in turn in one process, round by round. A ratio is taken within each round, of CPU seconds (all
-    threads; on a GPU of seconds on the clock), and given as median and quartiles. Weights are random, words and
-    volumes made for it: nothing is downloaded. Every measurement is written to OUTPUT_DIR/measurements.jsonl as soon
-    as it is there, the tables to OUTPUT_DIR/benchmark.md at the end, also of a run that is broken off. Sizes that are
-    lists are combined, all with all.
+    Both networks run in turn in one process, round by round. A ratio is taken within each round, of CPU seconds of all
+    threads (on a GPU, of wall-clock seconds), and given as median and quartiles. Weights are random, words and volumes
+    synthetic: nothing is downloaded. Each measurement is written to OUTPUT_DIR/measurements.jsonl at once, the tables
+    to OUTPUT_DIR/benchmark.md at the end, also if the run is interrupted. All combinations of sizes are measured.
 
     Args:
         output_dir: a folder without measurements
-        measure: any of sizes (parameters, operations), forward (one patch in evaluation), step (one of training),
-            case (file to file, two windows), scores (of a case), loading (of a training patch), memory (at the
-            peak, in a process of its own)
+        measure: any of sizes (parameters, operations), forward (one patch in evaluation), step (one training step),
+            case (file to file, two windows), scores (metrics of a case), loading (a training patch), memory (peak, in
+            a process of its own)
         classes: numbers of foreground classes
         devices: cpu, cuda
         precisions: fp32, tf32 (NVIDIA GPUs), bf16 (autocast)
-        rounds: how often everything is measured
-        threads: of the CPU; 0 for PyTorch's choice. One thread gives the steadiest ratios on a busy machine.
+        rounds: number of repetitions
+        threads: CPU threads; 0 for PyTorch's choice. One thread gives the steadiest ratios on a busy machine.
         roi: edges of a patch, in voxels
         feature_size: widths of Swin UNETR
-        window_size: of Swin UNETR, in tokens
+        window_size: window edge of Swin UNETR, in tokens
         depth: blocks in each stage of Swin UNETR
-        batch: patches in a batch
-        use_checkpoint: whether Swin UNETR computes its encoder again in the backward pass; true, false or both
-        recompute: whether the text encoder does so with its layers
-        text_encoder: folder of a BERT, of which configuration and tokenizer are used; a BERT-base by default
-        stage_layers: adds up to its layers
+        batch: patches per batch
+        use_checkpoint: activation checkpointing of Swin UNETR's encoder; true, false or both
+        recompute: activation checkpointing of the text encoder
+        text_encoder: folder of a BERT whose configuration and tokenizer are used; BERT-base by default
+        stage_layers: layers of the text encoder's stages; they add up to its layers
 
     Raises:
-        ValueError: an unknown measurement or precision, or a device that is not there.
+        ValueError: an unknown measurement or precision, or an absent device.
         FileExistsError: OUTPUT_DIR holds measurements.
     """
     wanted = _listed(measure)
@@ -102,7 +101,7 @@ def benchmark(
 
 
 def _listed(value: Any) -> list[Any]:
-    """A single value, or several; a text of several names with commas is several."""
+    """Turn a single value, a sequence, or a text with commas into a list."""
     if isinstance(value, str):
         return [name.strip() for name in value.split(",")]
     return [value] if isinstance(value, int) else list(value)

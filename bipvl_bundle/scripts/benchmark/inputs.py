@@ -49,7 +49,7 @@ def write_text_encoder(folder: Path, **sizes: int) -> Path:
 
 
 def draw_balls(shape: Sequence[int], classes: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A label map in which each of the classes 1 to N is a ball, as large as an organ, somewhere."""
+    """Draw a label map in which each class 1 to N is a ball of the size of an organ."""
     generator = np.random.default_rng(seed)
     label = np.zeros(shape, dtype=np.uint8)
     radius = max(min(shape) / 8, 1.5)
@@ -64,7 +64,7 @@ def draw_balls(shape: Sequence[int], classes: int, seed: int = 0) -> NDArray[np.
 
 
 def write_case(folder: Path, voxels: Sequence[int], classes: int) -> dict[str, str]:
-    """Write a CT and its labels as NIfTI, which dataset_amos22.yaml resamples to a number of voxels.
+    """Write a synthetic CT and its labels as NIfTI that dataset_amos22.yaml resamples to a given size.
 
     Returns:
         the item of a datalist

@@ -1,4 +1,4 @@
-"""Peak memory of one task of one network, in a process of its own."""
+"""Peak memory of one task of one network, measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ RUNS = 2  # the optimiser's states are there from the second step on
 
 
 def peak_memory(setup: Setup, network: str, task: str) -> int:
-    """Bytes that a network and two runs of a task need at their peak, in a fresh process.
+    """Return the peak memory in bytes of a network and two runs of a task, measured in a fresh process.
 
-    On a GPU what PyTorch's allocator had in use, on a CPU by how much the process's resident memory grew after
-    everything was imported, whatever it was for: weights, gradients, states of the optimiser, activations,
-    scratch memory of the kernels, and what the allocator of the C library keeps.
+    On a GPU it is what PyTorch's allocator had in use. On a CPU it is the growth of the process's resident memory
+    after all imports: weights, gradients, optimiser states, activations, scratch memory, and what the C library keeps.
 
     Args:
-        setup: of the comparison
-        network: its name
+        setup: the benchmark setup
+        network: name of the network
         task: a key of ``TASKS``
 
     Raises:
-        RuntimeError: the process failed, as where memory ends; its last lines are quoted.
+        RuntimeError: the process failed, for instance out of memory; its last lines are quoted.
         NotImplementedError: resident memory is only read on Linux.
     """
     if not setup.device.startswith("cuda") and not STATUS.exists():
@@ -54,7 +53,7 @@ def peak_memory(setup: Setup, network: str, task: str) -> int:
 
 
 def measure(setup: Setup, network: str, task: str) -> int:
-    """What ``peak_memory`` asks its process."""
+    """Measure the peak memory in the current process; `peak_memory` starts a process that calls this."""
     setup.prepare()
     gc.collect()
     on_gpu = setup.device.startswith("cuda")
@@ -71,7 +70,7 @@ def measure(setup: Setup, network: str, task: str) -> int:
 
 
 def resident(kind: str) -> int:
-    """Bytes of this process in memory: now (VmRSS) or at the peak (VmHWM)."""
+    """Return the resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM)."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{kind}:"))
     return int(line.split()[1]) * 1024
 

@@ -1,4 +1,4 @@
-"""What was measured: every figure as it comes, and one table at the end."""
+"""The output files of a benchmark: a JSON line per measurement, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COUNTED = ("what", "setting", "classes", "value", "quartiles", "goal")
 
 @dataclass
 class Report:
-    """The results of one run of the benchmark.
+    """Writes the results of one benchmark into a folder.
 
     Args:
         folder: receives measurements.jsonl, a line for each figure as soon as it is there, and benchmark.md.
@@ -51,14 +51,14 @@ class Report:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def record(self, setup: Setup, **values: Any) -> None:
-        """Write one measurement at once."""
+        """Append one measurement to measurements.jsonl."""
         with (self.folder / "measurements.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({**values, "setup": asdict(setup)}) + "\n")
 
     def compare(
         self, setup: Setup, task: str, values: Mapping[str, str], ratio: Spread, wall: Spread | None = None
     ) -> None:
-        """Add a row: one task of both networks."""
+        """Add a table row that compares one task of both networks."""
         goal = GOALS.get(torch.device(setup.device).type, {}).get(task) if _goals_are_for(setup) else None
         row = {
             "task": task,
@@ -74,7 +74,7 @@ class Report:
         print(" | ".join(f"{key} {value}" for key, value in row.items() if value), flush=True)
 
     def count(self, setup: Setup, what: str, value: Spread, form: str) -> None:
-        """Add a row: one figure."""
+        """Add a table row with one number."""
         row = {
             "what": what,
             "setting": setup.setting,
@@ -87,7 +87,7 @@ class Report:
         print(" | ".join(f"{key} {value}" for key, value in row.items() if value), flush=True)
 
     def write(self) -> Path:
-        """Write both tables; returns the Markdown file."""
+        """Write the tables to benchmark.md and return its path."""
         parts = [self.machine, ""]
         for columns, rows in ((COMPARED, self.compared), (COUNTED, self.counted)):
             parts += [*markdown(columns, ([row[column] for column in columns] for row in rows)), ""] if rows else []
@@ -97,7 +97,7 @@ class Report:
 
 
 def describe_machine(threads: int) -> str:
-    """Processor, memory, GPUs and versions, in words."""
+    """Return a text with processor, memory, GPUs and library versions of this machine."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     words = [
         f"{_processor()}, {os.cpu_count()} cores, {threads or torch.get_num_threads()} threads used",

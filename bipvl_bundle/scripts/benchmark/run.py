@@ -1,4 +1,4 @@
-"""The measurements of one setup, one after the other."""
+"""Takes all measurements of one benchmark setup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASUREMENTS = ("sizes", "forward", "step", "case", "scores", "loading", "memory
 
 
 class Run:
-    """The measurements of one setup.
+    """Takes the measurements of one setup, one after the other.
 
     Args:
         setup: what is compared.
@@ -33,7 +33,7 @@ class Run:
         self.kind = "wall" if setup.device.startswith("cuda") else "cpu"
 
     def all(self, wanted: Sequence[str]) -> None:
-        """Take those measurements that are wanted."""
+        """Take the requested measurements."""
         self.setup.prepare()
         if "memory" in wanted:  # first, when this process holds little itself
             self.memory()
@@ -43,7 +43,7 @@ class Run:
                 getattr(self, name)(networks)
 
     def sizes(self, networks: dict[str, nn.Module]) -> None:
-        """Parameters, and operations of a forward."""
+        """Count parameters, and operations of a forward."""
         for what, count, unit in (
             ("parameters", lambda network: count_parameters(dict(network.named_parameters())), 1e6),
             ("operations, forward", lambda network: tasks.count_operations(self.setup, network), 1e9),
@@ -54,16 +54,16 @@ class Run:
             self.report.compare(self.setup, what, shown, Spread.of([values[GUIDED] / values[PLAIN]]))
 
     def forward(self, networks: dict[str, nn.Module]) -> None:
-        """One batch in evaluation."""
+        """Time one batch in evaluation."""
         self._compare("forward", {name: tasks.forward(self.setup, network) for name, network in networks.items()})
 
     def step(self, networks: dict[str, nn.Module]) -> list[Sample]:
-        """One training step."""
+        """Time one training step."""
         steps = {name: tasks.training_step(self.setup, network) for name, network in networks.items()}
         return self._compare("training step", steps)
 
     def case(self, networks: dict[str, nn.Module]) -> None:
-        """A case of two windows, from file to file, and which part of it comes after the network."""
+        """Time a case of two windows from file to file, and the share of what follows the network."""
         edge = self.setup.roi
         item = write_case(self.scratch / f"case_{self.setup.classes}", (edge * 3 // 2, edge, edge), self.setup.classes)
         cases = {
@@ -79,14 +79,14 @@ class Run:
                 self.report.count(self.setup, f"case: {part}", took, "{:.3f} s")
 
     def scores(self, networks: dict[str, nn.Module]) -> None:
-        """The metrics of one case."""
+        """Time the metrics of one case."""
         edge = self.setup.roi
         task = tasks.scoring(self.setup, (edge * 5 // 2, edge * 2, edge * 3 // 2))
         samples = self._sample("scores of a case", {"scores": task})
         self.report.count(self.setup, "scores of a case", timing.seconds(samples, "scores", kind=self.kind), "{:.2f} s")
 
     def loading(self, networks: dict[str, nn.Module]) -> None:
-        """One training patch from a cached case, beside the plain training step."""
+        """Time the loading of one training patch from a cached case, beside a training step."""
         edge = self.setup.roi
         voxels = (edge * 5 // 2, edge * 2, edge * 3 // 2)
         item = write_case(self.scratch / f"training_{self.setup.classes}", voxels, self.setup.classes)
@@ -102,7 +102,7 @@ class Run:
         self.report.count(self.setup, "loading, of an epoch", Spread.of([load / (load + step)]), "{:.1%}")
 
     def memory(self) -> None:
-        """Peaks of forward and training step."""
+        """Measure the peak memory of a forward and of a training step."""
         for task in memory.TASKS:
             peaks = {name: memory.peak_memory(self.setup, name, task) for name in (PLAIN, GUIDED)}
             self.report.record(self.setup, task=f"memory, {task}", values=peaks)
@@ -117,7 +117,7 @@ class Run:
         return samples
 
     def _sample(self, title: str, run: dict[str, Task], warmup: int = 1) -> list[Sample]:
-        """Measure in turn, with a progress bar, writing each sample at once."""
+        """Time tasks in turn with a progress bar, and record each sample."""
         samples = []
         turns = timing.alternate(run, self.rounds, warmup=warmup, watch=lambda: Stopwatch(self.setup.device))
         for sample in tqdm(turns, total=self.rounds * len(run), desc=f"{title}, {self.setup.classes} classes"):

@@ -1,4 +1,4 @@
-"""What is compared: a BiPVL-Seg of a given size and its backbone, with the configuration that trains them."""
+"""One benchmark setup: a BiPVL-Seg of a given size, its backbone, and the configuration that trains them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 @dataclass(frozen=True)
 class Setup:
-    """One comparison; everything in it is a number or a string, so that a process of its own can be told.
+    """Settings of one benchmark comparison; all are numbers or strings, so that another process can receive them.
 
     Args:
         text_encoder: a folder in Hugging Face format; its configuration and tokenizer are used, with random
@@ -72,26 +72,26 @@ class Setup:
 
     @property
     def setting(self) -> str:
-        """All but the number of classes, in short."""
+        """Short text of all settings but the number of classes."""
         words = [f"{self.roi}^3", f"feature size {self.feature_size}", f"batch {self.batch}", self.precision]
         words += ["use_checkpoint"] * self.use_checkpoint + ["recompute"] * self.recompute
         return ", ".join([*words, *([] if self.device == "cpu" else [self.device])])
 
     def prepare(self) -> None:
-        """Set what belongs to the process: threads, the seed, whether matrices are multiplied in TF32."""
+        """Set threads, seed and TF32 of this process."""
         torch.manual_seed(0)
         if self.threads:
             torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of forward and loss, as in MONAI's trainer and evaluator."""
+        """Return the autocast context of forward and loss, as in MONAI's trainer and evaluator."""
         if self.precision != "bf16":
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
 
     def backbone(self) -> SwinUNETRBackbone:
-        """The plain network."""
+        """Build the plain backbone."""
         network = SwinUNETR(
             in_channels=1,
             out_channels=self.classes + 1,
@@ -110,12 +110,12 @@ class Setup:
         return BiPVLSeg(backbone, encoder, concepts_for(self.classes), head="channels").to(self.device)
 
     def networks(self) -> dict[str, nn.Module]:
-        """Both, by name; the plain one is the guided one's backbone."""
+        """Build both networks by name; the plain one is the backbone of the other."""
         backbone = self.backbone()
         return {PLAIN: backbone, GUIDED: self.guided(backbone)}
 
     def patch(self) -> tuple[Tensor, Tensor]:
-        """A batch of noise, B x 1 x roi^3, and labels in blocks, of the same shape."""
+        """Return a batch of noise and block-shaped labels, both B x 1 x roi^3."""
         edge = self.roi
         coarse = torch.randint(self.classes + 1, (self.batch, 1, *[-(-edge // 8)] * 3))
         label = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3).repeat_interleave(8, 4)
@@ -123,7 +123,7 @@ class Setup:
         return image.to(self.device), label[..., :edge, :edge, :edge].float().to(self.device)
 
     def configuration(self, entry: str, **changes: Any) -> ConfigParser:
-        """An entry file of the bundle with AMOS22's preprocessing, for these classes and sizes.
+        """Load an entry file of the bundle with AMOS22's preprocessing for these classes and sizes.
 
         Args:
             entry: train.yaml or inference.yaml

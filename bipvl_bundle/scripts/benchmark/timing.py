@@ -1,4 +1,4 @@
-"""Times of two networks measured in turn, and the ratios between them."""
+"""Stopwatch for two networks measured in turn, and ratios of their times."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TOTAL = "total"
 
 
 class Times(NamedTuple):
-    """Seconds: on the clock, and of the CPU, all threads of the process together."""
+    """Wall-clock seconds, and CPU seconds of all threads of the process."""
 
     wall: float
     cpu: float
 
 
 class Sample(NamedTuple):
-    """One run of one task: the times of its parts, and of the whole under ``TOTAL``."""
+    """Times of one run of a task: of its parts, and of the whole under ``TOTAL``."""
 
     name: str
     round: int
@@ -37,7 +37,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value; of a single one all three are that."""
+        """Compute median and quartiles of at least one value."""
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -45,7 +45,7 @@ class Spread(NamedTuple):
 
 
 class Stopwatch:
-    """Times parts of a run; a GPU is waited for at both ends of each.
+    """Times the parts of a run; on a GPU it synchronises at both ends of each part.
 
     Args:
         device: the one that the work is done on.
@@ -66,7 +66,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Add the time of a block to a part."""
+        """Context manager that adds the time of its block to a part."""
         start = self._now()
         yield
         end, before = self._now(), self.parts.get(name, Times(0.0, 0.0))
@@ -84,15 +84,14 @@ Task = Callable[[Stopwatch], None]
 def alternate(
     tasks: Mapping[str, Task], rounds: int, *, warmup: int = 1, watch: Callable[[], Stopwatch] = Stopwatch
 ) -> Iterator[Sample]:
-    """Run the tasks in turn, so that what else the machine does falls on all of them alike.
+    """Run tasks in turn, so that other load on the machine affects all of them alike.
 
-    Every other round goes the other way round: what a run leaves behind (a warm cache, a hot chip) is no one's
-    privilege.
+    The order is reversed in every other round, so that no task always profits from a warm cache.
 
     Args:
-        tasks: by name; each is given a stopwatch for its parts.
-        rounds: how often each is measured.
-        warmup: how often each is run before, unmeasured.
+        tasks: tasks by name; each gets a stopwatch for its parts.
+        rounds: number of measured runs of each.
+        warmup: number of unmeasured runs of each before.
         watch: makes the stopwatch of a run.
 
     Raises:
@@ -110,13 +109,13 @@ def alternate(
 
 
 def ratio(samples: Sequence[Sample], name: str, to: str, *, part: str = TOTAL, kind: str = "cpu") -> Spread:
-    """How many times as long one task took as another, the ratio taken in each round.
+    """Return median and quartiles of the time ratio of two tasks, taken within each round.
 
     Args:
-        samples: of both.
-        name: the one.
-        to: the other.
-        part: of the task.
+        samples: samples of both tasks.
+        name: task in the numerator.
+        to: task in the denominator.
+        part: part of the task.
         kind: wall or cpu.
     """
     by_name = {task: {s.round: getattr(s.parts[part], kind) for s in samples if s.name == task} for task in (name, to)}
@@ -124,12 +123,12 @@ def ratio(samples: Sequence[Sample], name: str, to: str, *, part: str = TOTAL, k
 
 
 def seconds(samples: Sequence[Sample], name: str, *, part: str = TOTAL, kind: str = "cpu") -> Spread:
-    """What one task took."""
+    """Return median and quartiles of a task's seconds."""
     return Spread.of([getattr(s.parts[part], kind) for s in samples if s.name == name])
 
 
 def share(samples: Sequence[Sample], name: str, parts: Sequence[str], *, kind: str = "wall") -> Spread:
-    """Which part of a task's time some of its parts took, in each of its runs."""
+    """Return median and quartiles of the share of a task's time that some of its parts took."""
     taken = [
         sum(getattr(s.parts[part], kind) for part in parts) / getattr(s.parts[TOTAL], kind)
         for s in samples

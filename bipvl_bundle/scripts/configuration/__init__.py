@@ -1,1 +1,1 @@
-"""What is wrong with a configuration, told before it runs."""
+"""Checks of bundle configurations, and what their errors look like on the screen."""

@@ -1,4 +1,4 @@
-"""Find the misspelt key, the absent class and the dangling reference of a config set before a run does.
+"""Check of a config set before it runs: misspelt keys, unknown classes, references that lead nowhere.
 
 ``python -m scripts.configuration.check --config_file "['configs/train.yaml','configs/dataset_x.yaml']" --lr 1.0e-3``
 
@@ -34,7 +34,7 @@ CAPITALS = {"true": "True", "false": "False", "null": "None", "none": "None"}
 
 
 def check(config_file: str | Sequence[str], meta_file: str | None = None, **overrides: Any) -> None:
-    """Print the problems of a config set and leave with status 1 if there is one: see `check_config`."""
+    """Print the problems of a config set; exit status 1 if there is one. See `check_config`."""
     problems = check_config(config_file, meta_file, **overrides)
     for problem in problems:
         print(problem)
@@ -44,7 +44,7 @@ def check(config_file: str | Sequence[str], meta_file: str | None = None, **over
 
 
 def check_config(config_file: str | Sequence[str], meta_file: str | Path | None = None, **overrides: Any) -> list[str]:
-    """List what is wrong with a base file, its overlays and the options on top; nothing is instantiated.
+    """Return the problems of a base file with its overlays and options; nothing is instantiated.
 
     - A key of an overlay or an option must exist in the base, in an earlier overlay, or in the base's sibling
       (`train.yaml` and `inference.yaml` of one folder); else the nearest known key is named. Free are
@@ -80,7 +80,7 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
 
 
 def check_run(entry: str = "train.yaml") -> None:
-    """Stop a run of monai.bundle whose merged configuration has a key that the entry file does not know, or "false".
+    """Raise an error if the running configuration of monai.bundle has a key that the entry file does not know.
 
     To be a step of ``initialize``, after the bundle root has joined ``sys.path``. What is judged is the result of
     the merge: overlays, options, `args_file`, ``ConfigWorkflow(**override)``; `running` says how that is known.
@@ -127,7 +127,7 @@ def check_run(entry: str = "train.yaml") -> None:
 def config_sets(
     config_dir: str | Path, both: Sequence[str] = ("dataset_", "backbone_", "baseline_", "text_", "paper")
 ) -> list[list[str]]:
-    """The sets to check: either entry file alone, then each overlay alone on its base.
+    """Return the config sets to check: each entry file alone, then each overlay on its base.
 
     Ablations fit `inference.yaml` too unless one of their ``a#b`` keys reaches into a section that it lacks, such as
     the loss.
@@ -149,7 +149,7 @@ def config_sets(
 
 
 def _reaches_only_into(base: Path, overlay: Path) -> bool:
-    """Whether each ``a#b`` key of the overlay starts in a section of the base."""
+    """Return whether each ``a#b`` key of the overlay starts in a section of the base."""
     keys = [ReferenceResolver.normalize_id(key) for key in ConfigParser.load_config_file(overlay)]
     deep = [ReferenceResolver.split_id(key)[0] for key in keys if ReferenceResolver.sep in key]
     return set(deep) <= set(ConfigParser.load_config_file(base))
@@ -161,7 +161,7 @@ def _sibling(entry: Path) -> ConfigParser:
 
 
 def _texts_for_switches(config: Any, known: Sequence[ConfigParser]) -> Iterator[tuple[str, str]]:
-    """Ids at which "false", "true" or "null" is a text while the known content is none, with what to write."""
+    """Yield ids set to the text "false", "true" or "null" where another type is known, with the remedy."""
     for id, value in walk_ids(config):
         meant = CAPITALS.get(value) if isinstance(value, str) else None
         old = _lookup(id, known) if meant else []
@@ -175,7 +175,7 @@ def _lookup(id: str, known: Iterable[ConfigParser]) -> list[Any]:
 
 
 def _new_ids(id: str, value: Any, old: Sequence[Any]) -> Iterator[str]:
-    """Ids in `value`, to be put at `id`, that no content in `old` has there: the outermost of each branch."""
+    """Yield the ids in `value`, to be put at `id`, that no content in `old` has: the outermost of each branch."""
     if not old:
         if not id.startswith("_"):
             yield id
@@ -194,7 +194,7 @@ def _new_ids(id: str, value: Any, old: Sequence[Any]) -> Iterator[str]:
 def _merge(
     source: str, pairs: Mapping[str, Any], parser: ConfigParser, sibling: ConfigParser
 ) -> Iterator[tuple[str, str]]:
-    """Put `pairs` into `parser` as monai does; what is wrong, after its id where a reference excuses it."""
+    """Merge `pairs` into `parser` as monai does; yield problems with the id whose use by a reference excuses them."""
     known = [parser, sibling]
     for key, value in pairs.items():
         extends = source is not OVERRIDES and key.startswith(MERGE_KEY)
@@ -217,7 +217,7 @@ def _merge(
 
 
 def _is_argument(id: str, parser: ConfigParser) -> bool:
-    """Whether `id` is directly in a component: the signature of its target will tell."""
+    """Return whether `id` is an argument of a component, which the signature of its target judges."""
     parent, _ = ReferenceResolver.split_id(id, last=True)
     return bool(parent) and ConfigComponent.is_instantiable(parser.get(parent))
 
@@ -227,7 +227,7 @@ def _loses_target(value: Any, old: Any) -> bool:
 
 
 def _origin(id: str, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """The last of the sources that sets `id` or something that contains it."""
+    """Return the last source that sets `id` or something that contains it."""
     for source, pairs in reversed(sources):
         keys = (ReferenceResolver.normalize_id(key.lstrip(MERGE_KEY)) for key in pairs)
         if any(id == key or id.startswith(key + ReferenceResolver.sep) for key in keys):
@@ -236,7 +236,7 @@ def _origin(id: str, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def _used_ids(config: Any) -> set[str]:
-    """All ids that a reference or a macro of `config` names, and those of import statements."""
+    """Return all ids named by references, macros and import statements of `config`."""
     used: set[str] = set()
     for id, value in walk_ids(config):
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a command shows on the screen: its own lines, and of libraries what a user can act on."""
+"""Filters of what a command prints: the bundle's own lines, and of the libraries what a user can act on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOGGERS: tuple[tuple[str, int, str], ...] = (
 
 
 def prepare_run(log_dir: str | Path | None = None) -> None:
-    """`prepare_console`, where the process is ``python -m monai.bundle``.
+    """Call `prepare_console` if the process is ``python -m monai.bundle``.
 
     To be the second step of ``initialize``, after the bundle root has joined ``sys.path``. What stops a run before
     that, such as a config file that is absent, ends with MONAI's own message below a traceback. A server, a notebook
@@ -41,7 +41,7 @@ def prepare_run(log_dir: str | Path | None = None) -> None:
 
 
 def prepare_console(log_dir: str | Path | None = None) -> None:
-    """Let the screen of this process show what concerns its user: no ``WARNINGS`` of libraries, errors last.
+    """Silence the library ``WARNINGS`` that no user can act on, and print errors last in this process.
 
     Args:
         log_dir: see `show_errors_last`.

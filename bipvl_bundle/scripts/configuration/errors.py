@@ -1,4 +1,4 @@
-"""An ``excepthook`` that ends a stopped command with the message that says why, in the place of a traceback."""
+"""An ``excepthook`` that prints the message of an error in the last line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KIND = re.compile(r"^[A-Za-z_][\w.]*(: |$)", re.MULTILINE)
 
 
 def show_errors_last(log_dir: str | Path | None = None) -> None:
-    """Let an error that ends this process print its message last, on stderr.
+    """Install an excepthook that prints the message of an uncaught error last, on stderr.
 
     - An error that the bundle's own code raises: its message, without the wrappers that MONAI puts around it.
     - Any other: the kind and the message of the first error of the chain, and how to see the traceback.
@@ -44,7 +44,7 @@ def show_errors_last(log_dir: str | Path | None = None) -> None:
 
 
 def error_text(error: BaseException) -> tuple[str, bool]:
-    """What to tell a user of an error, and whether it is a message that the bundle's own code has composed.
+    """Return the text to print for an error, and whether the bundle's own code composed it.
 
     The chain of causes is followed from the last error to the first. Where several are the bundle's, the last is
     taken, which has been told more; where none is, the first, which is the reason. It is the printed traceback that
@@ -58,7 +58,7 @@ def error_text(error: BaseException) -> tuple[str, bool]:
 
 
 def _causes(report: str) -> Iterator[tuple[list[re.Match[str]], str]]:
-    """The frames and the kind with the message of each error in a printed traceback, the last error first."""
+    """Return frames, type and message of each error in a printed traceback, the last error first."""
     parts = re.split(f"({re.escape(_CAUSE)}|{re.escape(_CONTEXT)})", report)
     for part, link in zip(parts[::-2], [*parts[-2::-2], _CONTEXT], strict=True):
         frames = list(_FRAME.finditer(part))
@@ -69,7 +69,7 @@ def _causes(report: str) -> Iterator[tuple[list[re.Match[str]], str]]:
 
 
 def _is_raised_by_the_bundle(frame: re.Match[str]) -> bool:
-    """Whether the line of the frame is a ``raise`` in the bundle's code; else something has gone wrong there."""
+    """Return whether a frame's line is a ``raise`` in the bundle's code, and not a fault in it."""
     path = Path(frame["file"]).resolve()
     line = linecache.getline(str(path), int(frame["line"]))
     return path.is_relative_to(SCRIPTS) and line.split(maxsplit=1)[:1] == ["raise"]
@@ -112,6 +112,6 @@ def _where_the_traceback_is(error: BaseException, log_dir: str | Path | None) ->
 
 
 def _end_progress_bars() -> None:
-    """A bar that is still open, in a frame of the traceback or in a handler, would be drawn once more at the exit."""
+    """Close open progress bars, which would be drawn once more at the exit."""
     for bar in list(getattr(tqdm, "_instances", ())):  # tqdm tells of them in no other way
         bar.close()

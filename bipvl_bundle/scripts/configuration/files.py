@@ -1,4 +1,4 @@
-"""Config files read with nothing dropped: no key twice, and a mapping in each."""
+"""Reading of config files that refuses duplicate keys and anything but a mapping."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("dataset_name",)
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
-    """The content of an entry file or an overlay, nothing of it evaluated.
+    """Read an entry file or an overlay without evaluating it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -28,7 +28,7 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
 
 
 def name_problems(parser: ConfigParser) -> Iterator[tuple[str, str]]:
-    """Pairs of a setting that names folders and what is wrong with it; expressions are not judged."""
+    """Yield each setting that names folders with what is wrong with it; expressions are not checked."""
     for key in NAMES:
         value = parser.get(key)
         if isinstance(value, str) and value.startswith(("$", "@", "%")):

@@ -1,4 +1,4 @@
-"""A static look at a merged config: its classes, their arguments, its references. Nothing is instantiated."""
+"""Static check of a merged config: classes, arguments and references. Nothing is instantiated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["lint", "nearest_id", "shown_id", "walk_ids"]
 
 
 def lint(parser: ConfigParser) -> Iterator[tuple[str, str]]:
-    """Pairs of an id and what is wrong there; resolves the macros of `parser` in place."""
+    """Yield pairs of an id and the problem there; resolves the macros of `parser` in place."""
     try:
         parser.parse(reset=True)
     except (KeyError, IndexError, ValueError, OSError) as error:
@@ -36,7 +36,7 @@ def lint(parser: ConfigParser) -> Iterator[tuple[str, str]]:
 
 
 def _component_problems(item: ConfigComponent) -> Iterator[tuple[str, str]]:
-    """Pairs of an argument, or "", and what is wrong with it."""
+    """Yield pairs of an argument, or "", and the problem with it."""
     name = item.resolve_module_name()
     if not isinstance(name, str) or name.startswith(("$", "@")):
         return
@@ -85,7 +85,7 @@ def walk_ids(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def nearest_id(id: str, known: Iterable[ConfigParser]) -> str:
-    """The known id, not `id` itself, whose last name is most like that of `id`, the same level first."""
+    """Return the known id most similar to `id` in its last name, preferring the same level."""
     parent, leaf = ReferenceResolver.split_id(id, last=True)
 
     def likeness(candidate: str) -> tuple[float, bool, float]:

@@ -1,4 +1,4 @@
-"""The run of monai.bundle within which a config's ``initialize`` is evaluated.
+"""Access to the monai.bundle workflow that is evaluating its ``initialize``.
 
 monai.bundle hands its workflow to no expression and no component, and a macro of the whole configuration ("%") would
 be instantiated with all that it holds; so the run is found where Python keeps it, among the calling frames.
@@ -18,13 +18,13 @@ __all__ = ["running_files", "running_workflow"]
 
 
 def running_workflow() -> ConfigWorkflow | None:
-    """The workflow that is being initialised, with the merged configuration; None outside one."""
+    """Return the workflow that is being initialised, with its merged configuration, or None."""
     owners = (variables.get("self") for _, variables in _calling_frames())
     return next((owner for owner in owners if isinstance(owner, ConfigWorkflow)), None)
 
 
 def running_files() -> tuple[str, ...]:
-    """The config files as `monai.bundle.run` was given them; none where a caller has made the workflow itself."""
+    """Return the config files given to `monai.bundle.run`; empty if the caller made the workflow itself."""
     calls = (variables for code, variables in _calling_frames() if code is create_workflow.__code__)
     files = next((variables["config_file"] for variables in calls), None)
     return ensure_tuple(files) if files else ()

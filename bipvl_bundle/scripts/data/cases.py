@@ -1,4 +1,4 @@
-"""A case as MONAI's data sets have it, a dictionary: its name, patient and files, and what tells it from others."""
+"""Cases as dictionaries, as in MONAI's data sets: name, patient, files, and fingerprints to tell them apart."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Item = dict[str, Any]
 
 
 def case_of(item: Item) -> str:
-    """The name of a case; where none is given, its image."""
+    """Return the name of a case, or its image if it has none."""
     return str(item.get("case", item["image"]))
 
 
 def patient_of(item: Item) -> str:
-    """The patient of a case, the case itself where no other is given."""
+    """Return the patient of a case, or the case itself if none is given."""
     return str(item.get("patient", case_of(item)))
 
 
 def images_of(item: Item) -> list[str]:
-    """The files of a case's image: one, or one a channel."""
+    """Return the image files of a case: one, or one per channel."""
     return list(item["image"]) if isinstance(item["image"], list | tuple) else [item["image"]]
 
 
 def files_of(item: Item) -> list[tuple[str, str]]:
-    """All files of a case, with what each is: "image", "label" or "reference"."""
+    """Return all files of a case with their kind: "image", "label" or "reference"."""
     references = [(kind, item[kind]) for kind in ("label", "reference") if kind in item]
     return [*(("image", path) for path in images_of(item)), *references]
 
@@ -39,12 +39,12 @@ def loaded_from(volume: Any, key: Hashable) -> str:
 
 
 def identities(item: Item) -> set[str]:
-    """Its images, and its patient where one is named: what no other part of a data set should have too."""
+    """Return what no other section of a data set may share with a case: its images, and its patient if named."""
     return {*images_of(item), *([f"patient '{item['patient']}'"] if "patient" in item else [])}
 
 
 def fingerprints(items: Sequence[Item]) -> list[str]:
-    """What tells cases apart: a hash of the case's name and of the sizes of its image files, sorted.
+    """Return sorted hashes of each case's name and the sizes of its image files, which contain no name.
 
     The name alone would not do, as many data sets number their cases from 1. A checkpoint may be passed on, and a
     name may be a patient's.
@@ -59,13 +59,13 @@ def fingerprints(items: Sequence[Item]) -> list[str]:
 
 
 def fingerprint(item: Item) -> str:
-    """Of one case; see `fingerprints`."""
+    """Return the fingerprint of one case; see `fingerprints`."""
     sizes = [os.path.getsize(path) for path in images_of(item)]
     return hashlib.sha256(f"{case_of(item)} {sizes}".encode()).hexdigest()[:16]
 
 
 def require_unseen_by_model(trained_on: Collection[str], items: Sequence[Item], source: str) -> None:
-    """Refuse to score a model on what it was trained on.
+    """Raise an error if a case to score was among the training cases of the model.
 
     Args:
         trained_on: fingerprints of the model's training cases.

@@ -1,4 +1,4 @@
-"""Lists of cases: from a Decathlon `dataset.json`, a file or a folder to MONAI's list of dictionaries."""
+"""Datalists: reads a Decathlon `dataset.json`, a file or a folder into MONAI's list of dictionaries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEPT = ("fold", "patient")
 def load_datalist(
     dataset_dir: PathLike, section: str = "training", labelled: bool | None = True, *, must_exist: bool = True
 ) -> list[Item]:
-    """The entries of one section of a datalist in the Medical Segmentation Decathlon's format.
+    """Load the entries of one section of a datalist in the Medical Segmentation Decathlon's format.
 
     Relative paths in the file are relative to the file's own folder. An entry is
     `{"image": ..., "label": ...}` or, without a label, a bare path; "image" may be a list with one file a
@@ -52,12 +52,12 @@ def load_datalist(
 
 
 def datalist_sections(dataset_dir: PathLike) -> list[str]:
-    """The names of the lists in a datalist that are not empty; the errors of `load_datalist` for the file."""
+    """Return the names of the non-empty lists in a datalist; raises the errors of `load_datalist`."""
     return _filled_lists(_read_json(_datalist_path(dataset_dir)))
 
 
 def check_datalist_labels(dataset_dir: PathLike, class_names: Sequence[str]) -> None:
-    """Hold a datalist's names for its labels against the classes; the errors of `check_label_names`."""
+    """Compare a datalist's label names with the classes; raises the errors of `check_label_names`."""
     path = _datalist_path(dataset_dir)
     check_label_names(_read_json(path).get("labels"), class_names, str(path))
 
@@ -71,7 +71,7 @@ def training_items(
     section: str = "training",
     class_names: Sequence[str] | None = None,
 ) -> list[Item]:
-    """The labelled cases outside `fold`; the errors of `load_datalist` and `splits.fold_split`.
+    """Return the labelled cases outside `fold`; raises the errors of `load_datalist` and `splits.fold_split`.
 
     With `class_names`, of exclusive classes whose labels are 1, 2, ... in the files, the datalist must not name the
     labels otherwise; see `check_label_names`.
@@ -84,7 +84,7 @@ def training_items(
 def validation_items(
     dataset_dir: PathLike, fold: int, num_folds: int, seed: int = 0, *, section: str = "training"
 ) -> list[Item]:
-    """The labelled cases of `fold`; the errors of `load_datalist` and `splits.fold_split`."""
+    """Return the labelled cases of `fold`; raises the errors of `load_datalist` and `splits.fold_split`."""
     return fold_split(load_datalist(dataset_dir, section), fold, num_folds, seed)[1]
 
 
@@ -117,7 +117,7 @@ def evaluation_items(
 
 
 def inference_items(path: PathLike, section: str = "test") -> list[Item]:
-    """What to segment: one NIfTI file, a folder of NIfTI files, or a datalist.
+    """Return the cases to segment: of one NIfTI file, a folder of NIfTI files, or a datalist.
 
     Args:
         path: a `.nii` or `.nii.gz` file; a folder, whose NIfTI files are taken in the order of their names
@@ -151,7 +151,7 @@ def inference_items(path: PathLike, section: str = "test") -> list[Item]:
 
 
 def case_name(filename: str) -> str:
-    """A file's name without its folder and its (double) ending."""
+    """Return a file's name without folder and (double) suffix."""
     name = Path(filename).name
     for suffix in NIFTI_SUFFIXES:
         if name.endswith(suffix):
@@ -229,7 +229,7 @@ def _item(path: Path, where: str, entry: Any, labelled: bool | None) -> Item:
 
 
 def _own_name(case: Any, where: str) -> str:
-    """The case's name where the entry gives one: files are named after it."""
+    """Return the case name that an entry gives; output files are named after it."""
     if isinstance(case, int) and not isinstance(case, bool):
         return str(case)
     return require_name(case, where) if case else ""
@@ -240,7 +240,7 @@ def _resolve(datalist: Path, name: str) -> str:
 
 
 def _common_case_name(files: list[str]) -> str:
-    """The case behind its channels' files: `b_0000`, `b_0001` are `b`; `b/t1`, `b/t2` are `b`."""
+    """Return the common case name of channel files: `b_0000`, `b_0001` are `b`; `b/t1`, `b/t2` are `b`."""
     names = [case_name(f) for f in files]
     if len(set(names)) == 1:
         return names[0]
@@ -279,7 +279,7 @@ def _require_unique(items: list[Item], where: str) -> list[Item]:
 
 
 def _require_distinct_outputs(items: list[Item], datalist: Path) -> list[Item]:
-    """Label maps are named after their images, so that two images of one name would share one output."""
+    """Raise an error if two images have one name, since label maps are named after their images."""
     seen: dict[str, str] = {}
     for item in items:
         image = images_of(item)[0]

@@ -1,4 +1,4 @@
-"""From the values in a label file to the numbers of the classes, or to overlapping regions.
+"""Transforms from label values to class numbers or to overlapping regions.
 
 For `label_transforms`, with `keys: [label, reference]` and `allow_missing_keys: true`: one list then serves
 training (label), evaluation (reference) and inference (neither).
@@ -22,7 +22,7 @@ BACKGROUND = 0
 
 
 class MapKnownLabelsd(MapLabelValued):
-    """MONAI's `MapLabelValued` that stops at a value it has no number for, in place of letting it pass.
+    """Transform like MONAI's `MapLabelValued` that raises an error at a value without a class number.
 
     A file whose values are class numbers already, in an order of its own, would go through MONAI's and be
     trained on under the wrong names.
@@ -56,7 +56,7 @@ class MapKnownLabelsd(MapLabelValued):
 
 
 class LabelsToRegionsd(MapTransform):
-    """One label map of exclusive classes to one channel of zeros and ones for each region; regions may overlap.
+    """Transform from one label map to one binary channel per region; regions may overlap.
 
     Channel r is 1 where the label is one of `regions[r]`. Type and metadata (affine, file name) are kept.
 

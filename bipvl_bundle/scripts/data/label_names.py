@@ -1,4 +1,4 @@
-"""What a datalist calls its labels, held against the classes of the concept table."""
+"""Comparison of a datalist's label names with the classes of the concept table."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NOTHING = {"background", "unlabeled", "unlabelled", "ignore"}
 def names_in_files(
     class_names: Sequence[str], *, exclusive: bool = True, label_transforms: Sequence[Any] = ()
 ) -> Sequence[str] | None:
-    """The classes if the label files hold their numbers; None for regions, and where transforms make the numbers."""
+    """Return the class names if label files hold class numbers; None for regions and mapped labels."""
     return class_names if exclusive and not label_transforms else None
 
 
 def check_label_names(labels: Any, class_names: Sequence[str], source: str) -> None:
-    """Refuse a datalist whose names for the labels 1, 2, ... are those of other classes than the table's.
+    """Raise an error if a datalist names labels 1, 2, ... as other classes than the concept table.
 
     Names may differ in words ("Anterior" for "anterior hippocampus") and a name that shares no word with any class
     is logged, unless all are such: then the table is that of another data set.
@@ -66,7 +66,7 @@ def check_label_names(labels: Any, class_names: Sequence[str], source: str) -> N
 
 
 def _by_value(labels: Any) -> dict[int, str]:
-    """The names of the foreground labels; none where a value is no number, as for nnU-Net's regions."""
+    """Return the foreground label names by value; empty if a key is no number, as for nnU-Net's regions."""
     if not isinstance(labels, Mapping):
         return {}
     pairs = [(value, key) if isinstance(value, int | list) else (key, value) for key, value in labels.items()]
@@ -77,7 +77,7 @@ def _by_value(labels: Any) -> dict[int, str]:
 
 
 def _meant(name: str, value: int, class_names: Sequence[str]) -> int | None:
-    """The position of the class that a label's name belongs to, if that is another one than that of its value."""
+    """Return the index of the class that a label name means, if it is not the one of its value."""
     own = class_names[value - 1]
     if _words(name) == _words(own):
         return None
@@ -89,7 +89,7 @@ def _meant(name: str, value: int, class_names: Sequence[str]) -> int | None:
 
 
 def _opposed(one: str, other: str) -> bool:
-    """Whether one is of the left where the other is of the right, and the like."""
+    """Return whether one name says left where the other says right, or similar."""
     pairs = ((_words(one) & pair, _words(other) & pair) for pair in _SIDES)
     return any(a and b and not a & b for a, b in pairs)
 

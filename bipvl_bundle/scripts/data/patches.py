@@ -1,4 +1,4 @@
-"""Where the patches of a training are centred."""
+"""Random crop of training patches."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["RandCropByClassesd"]
 
 
 class RandCropByClassesd(RandCropByLabelClassesd):
-    """MONAI's `RandCropByLabelClassesd`, which also centres patches on the background where regions overlap.
+    """Transform like MONAI's `RandCropByLabelClassesd` that includes the background for overlapping regions.
 
-    A label map of one channel has the background among its classes. Of N channels, one a region, MONAI would take
-    each for a class: no patch would show what lies far from all of them, and a case without any would have no
-    centre at all. Here the voxels outside every region come first, as class 0, so that `ratios` counts N + 1 too.
+    A label map of one channel has the background among its classes. Of N region channels, MONAI takes each for a class:
+    no patch would show what lies far from all regions, and a case without any region would have no centre. Here the
+    voxels outside every region come first, as class 0, so that `ratios` has N + 1 entries.
 
     Shapes: label 1 x H x W x D, whole numbers, or N x H x W x D of zeros and ones; a single channel is a region
-    where `num_classes` is 1. Arguments and result are those of `RandCropByLabelClassesd`.
+    if `num_classes` is 1. Arguments and result are those of `RandCropByLabelClassesd`.
 
-    Deviations: the paper samples "by labelled regions"; how often each is left open.
+    Deviations: the paper samples "by labelled regions" and leaves open how often each.
     """
 
     def randomize(self, label: torch.Tensor, indices: Any = None, image: torch.Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Cases to folds, and to training, validation and test, by patient and by a seed."""
+"""Splits of cases into folds, or into training, validation and test, by patient and seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAINING = "training"
 
 
 def fold_split(items: Sequence[Item], fold: int, num_folds: int, seed: int = 0) -> tuple[list[Item], list[Item]]:
-    """The cases to train on and those to validate on when `fold` is held out.
+    """Return the cases to train on and those to validate on when `fold` is held out.
 
     Raises:
         ValueError: `fold` is none of 0 .. num_folds - 1, or what `split_folds` raises.
@@ -34,7 +34,7 @@ def require_fold(fold: int, num_folds: int) -> None:
 
 
 def split_folds(items: Sequence[Item], num_folds: int, seed: int = 0) -> list[list[Item]]:
-    """Put the patients into folds whose numbers of patients differ by one at most.
+    """Split cases into folds by patient; the numbers of patients differ by one at most.
 
     The result depends on the names of the cases and the seed alone, not on the order of `items`. Cases with
     the same key "patient" stay together; without it every case is a patient of its own. Where the items carry
@@ -120,24 +120,24 @@ def _explicit_folds(items: Sequence[Item], num_folds: int) -> dict[str, int | st
 
 
 def shuffle_key(seed: int) -> Callable[[str], str]:
-    """A sort key that shuffles names: a hash, which no version of a random generator can change."""
+    """Return a sort key that shuffles names by a hash, which no version of a random generator can change."""
     return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def with_folds(training: Sequence[Item], num_folds: int, seed: int) -> list[Item]:
-    """The cases by name, with the number of their fold in `split_folds` under the key "fold"."""
+    """Return the cases sorted by name, with their fold in `split_folds` under the key "fold"."""
     folds = split_folds(training, num_folds, seed)
     return sorted(({**item, "fold": number} for number, part in enumerate(folds) for item in part), key=case_of)
 
 
 def with_fixed_split(learnt: Sequence[Item], held_out: Sequence[Item]) -> list[Item]:
-    """All cases: those to train on with the fold "training", those to validate on with 0, the one fold."""
+    """Return all cases with a fixed split: fold "training" to train on, fold 0 to validate on."""
     marked = [{**item, "fold": TRAINING} for item in learnt] + [{**item, "fold": 0} for item in held_out]
     return sorted(marked, key=case_of)
 
 
 def split_by_size(items: Sequence[Item], sizes: Sequence[int], seed: int) -> list[list[Item]]:
-    """Parts of exactly `sizes` cases, no patient in two of them, each sorted by the name of the case.
+    """Split cases into parts of exactly `sizes` cases by patient, each sorted by case name.
 
     The result depends on the names and the seed alone. The patients come in shuffled order, and each goes to the
     last part that has room for it.
@@ -167,7 +167,7 @@ def split_by_size(items: Sequence[Item], sizes: Sequence[int], seed: int) -> lis
 
 
 def with_patients(items: Sequence[Item], table: str | Path) -> list[Item]:
-    """The cases with the key "patient" from a CSV file with the columns case and patient.
+    """Add the key "patient" to the cases from a CSV file with the columns case and patient.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -191,7 +191,7 @@ def with_patients(items: Sequence[Item], table: str | Path) -> list[Item]:
 
 
 def require_apart(training: Sequence[Item], test: Sequence[Item]) -> None:
-    """Raise a ValueError if a patient, or a case, is in both."""
+    """Raise a ValueError if two lists share a patient or a case."""
     shared = sorted({patient_of(item) for item in training} & {patient_of(item) for item in test})
     if shared:
         raise ValueError(
@@ -201,7 +201,7 @@ def require_apart(training: Sequence[Item], test: Sequence[Item]) -> None:
 
 
 def require_unseen(training: Sequence[Item], test: Sequence[Item]) -> None:
-    """Raise a ValueError if an image, or a patient that is named, is in both sections of a datalist.
+    """Raise a ValueError if two sections of a datalist share an image or a named patient.
 
     Unlike `require_apart` this does not compare the names of the cases, which two folders may both number from 1.
     """

@@ -21,7 +21,7 @@ SPATIAL_DIMS = 3
 
 
 class SafeSpacingd(Spacingd):
-    """MONAI's `Spacingd` for cases with entries such as `image_path` or `label_text`.
+    """Transform like MONAI's `Spacingd` that tolerates entries such as `image_path` or `label_text`.
 
     Since monai 1.6.0 `Spacingd` takes every entry named ``<key>_*`` for a dictionary of metadata and updates
     it; an entry of another type stops it. Such entries are kept out of its sight and put back. Arguments,
@@ -40,7 +40,7 @@ class SafeSpacingd(Spacingd):
 
 
 class CheckCased(MapTransform):
-    """Stop at a case that the pipeline would mistake, with its file and what to do about it; change nothing.
+    """Transform that raises an error at a case the pipeline would misread, with its file and the remedy.
 
     Place it right after loading, channel first, before anything resamples, crops or scales: it looks at the
     file's own content. Where a case has no label (inference) only its images are checked.
@@ -101,7 +101,7 @@ class CheckCased(MapTransform):
         return case
 
     def problems(self, data: Mapping[Hashable, Any]) -> list[str]:
-        """What a call would stop at, and what it would stop at next: the first fault of each volume of a case.
+        """Return the first problem of each volume of a case.
 
         Raises:
             KeyError: a case lacks an image.
@@ -116,7 +116,7 @@ class CheckCased(MapTransform):
         return found
 
     def _checks(self, case: Mapping[Hashable, Any]) -> list[list[Callable[[], None]]]:
-        """One list a volume; a check relies on those before it in its list."""
+        """Return one list of checks per volume; each relies on those before it."""
         images = self._images(case)
         lists: list[list[Callable[[], None]]] = []
         for key, image in images.items():

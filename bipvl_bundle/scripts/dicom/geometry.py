@@ -1,4 +1,4 @@
-"""Where the slices of a series lie, and whether they make up one regular volume."""
+"""Positions of the slices of a series, and the check that they form one regular volume."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice: a file of its own, or a frame of a multi-frame file.
+    """Position of one slice: a file of its own, or a frame of a multi-frame file.
 
     Attributes:
         name: how error messages call it.
@@ -47,7 +47,7 @@ class Plane:
 
 
 def read_planes(path: Path, dataset: Dataset, series: str) -> list[Plane]:
-    """The slices of a file, one for each frame, as its attributes place them.
+    """Read the slice positions of a file, one per frame.
 
     Raises:
         ValueError: it is a colour image, or an attribute is absent or malformed.
@@ -96,7 +96,7 @@ def _plane(dataset: Dataset, holders: Sequence[Dataset], name: str, series: str)
 
 
 def require(dataset: Dataset, keyword: str, where: str) -> Any:
-    """The value of an attribute that a slice cannot do without."""
+    """Return a DICOM attribute that a slice must have; raises an error if it is absent."""
     value = dataset.get(keyword)
     if value is None or value == "":
         raise ValueError(f"{where} has no {keyword}; expected a CT or MR slice with its place in space.")
@@ -104,7 +104,7 @@ def require(dataset: Dataset, keyword: str, where: str) -> Any:
 
 
 def stack_order(planes: Sequence[Plane], series: str) -> list[int]:
-    """The order in which slices lie on top of each other, along the cross product of their directions.
+    """Return the order of slices along the cross product of their row and column directions.
 
     Args:
         planes: at least one, in any order.
@@ -134,7 +134,7 @@ def stack_order(planes: Sequence[Plane], series: str) -> list[int]:
 
 
 def stack_affine(ordered: Sequence[Plane]) -> Floats:
-    """From indices (column, row, slice) to mm in RAS+, NIfTI's convention, of slices in `stack_order`.  # 4 x 4"""
+    """Return the affine from indices (column, row, slice) to mm in RAS+ for slices in `stack_order`.  # 4 x 4"""
     first, last = ordered[0], ordered[-1]
     row, column = first.directions
     between_rows, between_columns = first.spacing
@@ -187,7 +187,7 @@ def _require_orientation(planes: Sequence[Plane], series: str) -> None:
 
 
 def _require_steps(ordered: Sequence[Plane], distances: Floats, series: str) -> None:
-    """One slice a step: none twice, none absent, none out of place; `distances` along the normal, ascending."""
+    """Raise an error at duplicate, missing or misplaced slices; `distances` along the normal, ascending."""
     gaps = np.diff(distances)
     twice = np.flatnonzero(gaps < SAME_PLACE_MM)
     if len(twice):

@@ -1,4 +1,4 @@
-"""From a folder with a DICOM series to a label map in its geometry: NIfTI and DICOM SEG."""
+"""The command `segment_dicom`: from a DICOM series to a label map as NIfTI and DICOM SEG."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def segment_dicom(
     overwrite: bool = False,
     **overrides: Any,
 ) -> None:
-    """Segment a CT or MR series: write NAME_seg.nii.gz and NAME_seg.dcm (SEG), NAME being the series' folder's.
+    """Segment a CT or MR series; writes NAME_seg.nii.gz and NAME_seg.dcm, NAME being the series' folder name.
 
-    Needs pydicom and highdicom. Both files lie in the geometry of the series; segment n of the SEG is label n.
+    Needs pydicom and highdicom. Both files have the geometry of the series; segment n of the SEG is label n.
 
     Args:
         series: folder with the files of one series
         output: folder for the two files
         config_file: inference.yaml, or a list of it and overlays, as for ``monai.bundle run``
-        series_uid: SeriesInstanceUID of the one to take where the folder holds several
-        overwrite: replace the two files where they exist
+        series_uid: SeriesInstanceUID of the series to take if the folder holds several
+        overwrite: replace the two files if they exist
         overrides: options as for ``monai.bundle run``, such as --ckpt_path
     """
     require_dicom()
@@ -70,7 +70,7 @@ def segment_dicom(
 
 
 def _run(source: Series, scratch: Path, config_file: str | Sequence[str], overrides: dict[str, Any]) -> ConfigWorkflow:
-    """Run the inference workflow on the series; its label map is then under `scratch`/predictions."""
+    """Run the inference workflow on the series; writes its label map to `scratch`/predictions."""
     source.save(scratch / "series.nii.gz")
     paths = {"dataset_dir": str(scratch / "series.nii.gz"), "predictions_dir": str(scratch / "predictions")}
     files = [str(path) for path in ensure_tuple(config_file)]

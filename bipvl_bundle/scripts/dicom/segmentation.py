@@ -1,4 +1,4 @@
-"""A label map on the grid of a DICOM series, written as a DICOM segmentation (SEG)."""
+"""Writes a label map on the grid of a DICOM series as a DICOM segmentation (SEG)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_segmentation(
     *,
     version: str = "unknown",
 ) -> Segmentation:
-    """A binary SEG with one segment for each of N classes, segment n being label n of the label map.
+    """Make a binary SEG with one segment per class; segment n is label n of the label map.
 
     A class that was not found keeps its segment, without frames: it was looked for. The frames lie where the
     source images lie, of which each refers to its own. A class without a code is given one of the private
@@ -127,7 +127,7 @@ def _private_scheme() -> Any:
 
 
 def _complete(series: Series) -> None:
-    """Give the source images, in memory, what highdicom asks of them and not every archive keeps."""
+    """Add to the source images, in memory, attributes that highdicom needs and some archives drop."""
     step = float(np.linalg.norm(series.affine[:3, 2]))  # mm
     for dataset in series.datasets:
         for keyword in PATIENT_AND_STUDY:

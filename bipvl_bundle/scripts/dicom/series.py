@@ -1,4 +1,4 @@
-"""A DICOM series, read from its folder into one volume in NIfTI's conventions."""
+"""Reads a folder with a DICOM series into one volume in NIfTI's conventions."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class Series:
         return str(self.datasets[0].get("Modality", ""))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the volume as NIfTI, in its own geometry."""
+        """Write the volume as NIfTI in its own geometry."""
         nifti = nibabel.Nifti1Image(self.image, self.affine)
         nifti.header.set_xyzt_units("mm")
         nibabel.save(nifti, path)
 
     def to_frames(self, volume: NDArray[Any]) -> NDArray[Any]:
-        """A volume on this grid, C x R x S or C x R x S x N, as frames in the order of `datasets`.
+        """Return a volume on this grid, C x R x S or C x R x S x N, as frames in the order of `datasets`.
 
         Returns:
             S x R x C or S x R x C x N.
@@ -80,7 +80,7 @@ class Series:
 
 
 def require_dicom() -> None:
-    """Say what to install where one of the libraries that only DICOM needs is absent.
+    """Raise an error that says what to install if a DICOM library is absent.
 
     Raises:
         ImportError: one is; the message names it.
@@ -95,7 +95,7 @@ def require_dicom() -> None:
 
 
 def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -> Series:
-    """Read the series of a folder; order and names of its files do not matter, subfolders are not read.
+    """Read the series of a folder; file order and names do not matter, subfolders are not read.
 
     Files that hold no image (a DICOMDIR, a report, a segmentation, no DICOM at all) are skipped with a word in
     the log. Single-frame files and one enhanced multi-frame file are read alike.
@@ -196,7 +196,7 @@ def _choose(
 
 
 def _pixels(path: Path, dataset: Dataset, series: str) -> NDArray[np.float32]:
-    """Stored values with slope and intercept applied, of all frames.  # F x R x C"""
+    """Return the stored values of all frames with slope and intercept applied.  # F x R x C"""
     try:
         image = highdicom.Image.from_dataset(dataset)
         frames = [image.get_frame(number, **MODALITY_VALUES) for number in range(1, image.number_of_frames + 1)]

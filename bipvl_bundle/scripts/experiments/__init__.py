@@ -1,1 +1,1 @@
-"""Sets of experiments: described, run, resumed and compared."""
+"""Sets of experiments: description, runs, resuming, comparison."""

@@ -1,4 +1,4 @@
-"""The command that runs a set of experiments and compares them."""
+"""The command `experiments`: runs a set of experiments and compares them."""
 
 from __future__ import annotations
 
@@ -32,28 +32,27 @@ def run_experiments(
 
         python -m scripts.cli experiments configs/experiments/table3_phantom.yaml --jobs 2
 
-    Each run is a process of its own in OUTPUT/EXPERIMENT/foldN_seedN: its model, its log, its scores, what it was
-    run with (configuration.json, arguments.json), and at last the mark that it is complete (run.json). Called
-    again, the command skips what is complete and goes on where a killed run has got to; a run that fails is
-    shown, and the others go on. A folder of another configuration is an error, and left as it is. Config files
-    are names within the bundle's configs, or paths; paths are relative to the current folder. The exit status
-    is 1 where a run has failed, 130 after Ctrl-C or SIGTERM.
+    Each run is a process of its own in OUTPUT/EXPERIMENT/foldN_seedN, with its model, log, scores, settings
+    (configuration.json, arguments.json) and, once complete, run.json. Called again, the command skips complete
+    runs and resumes stopped ones. If a run fails, the others continue. A folder of another configuration is an
+    error and left as it is. Config files are names within the bundle's configs, or paths relative to the current
+    folder. The exit status is 1 if a run has failed, 130 after Ctrl-C or SIGTERM.
 
     Args:
-        file: YAML with any of the following; what is given here wins
+        file: YAML with any of the following arguments; those on the command line win
         experiments: {name: [overlay, ...]}, or {name: {title, overlays, options}}; {name: {evaluates: other,
             overlays, options}} scores the other's models under its own overlays and options
         output: folder of the set
         base: config files below all overlays; train.yaml by default
         folds: folds to hold out, such as [0,1,2]
-        seeds: such as [0,1]; a seed also decides which case is in which fold
+        seeds: seeds such as [0,1]; a seed also splits the cases into folds
         evaluate_on: validation (the fold held out) or test
         evaluation: options of the evaluation alone, such as {nsd_tolerance: 1.0}
         reference: the experiment that the others are tested against
-        jobs: runs at a time
-        threads: of each run; by default the cores are shared among the jobs
-        only: names of the experiments to run this time; those of earlier times stay in the comparison
-        dry_run: check everything that needs no data, and list what would be run
+        jobs: number of runs at a time
+        threads: threads of each run; by default the cores are shared among the jobs
+        only: names of the experiments to run this time; those of earlier calls stay in the comparison
+        dry_run: check everything that needs no data, and list what would run
         options: further options of every experiment, as for monai.bundle, such as --max_epochs 36
     """
     fields = {"experiments": experiments, "output": output, "base": base, "folds": folds, "seeds": seeds}
@@ -77,7 +76,7 @@ def run_experiments(
 
 
 def _comparison(runner: Runner, chosen: Sequence[str]) -> Comparison:
-    """Of what was chosen, the reference, and what an earlier call has run."""
+    """Return the experiments to compare: the chosen ones, the reference, and those of earlier calls."""
     described = runner.described
     markers = [run.steps[-1].marker for run in runner.planned if run.steps[-1].is_done()]
     wanted = {*chosen, described.reference}

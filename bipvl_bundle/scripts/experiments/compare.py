@@ -1,4 +1,4 @@
-"""The comparison of a set's completed runs, from what lies in their folders."""
+"""The command `compare`: compares the completed runs of a set from the files in their folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PER_CASE = "metrics_per_case.csv"
 
 
 def compare_runs(output: str, reference: str | None = None, evaluate_on: str = "validation") -> None:
-    """Print and write the comparison of the runs that are complete below a folder, without running any.
+    """Print and write the comparison of the complete runs below a folder, without running any.
 
     Args:
         output: the `output` of a set of experiments
@@ -36,7 +36,7 @@ def compare_runs(output: str, reference: str | None = None, evaluate_on: str = "
 
 
 def find_markers(output: Path, evaluate_on: str) -> list[Path]:
-    """The marks of all runs below `output` that are scored on a split.
+    """Return the markers of all runs below `output` that are scored on a split.
 
     Raises:
         FileNotFoundError: there is none.
@@ -51,7 +51,7 @@ def find_markers(output: Path, evaluate_on: str) -> list[Path]:
 
 
 def scored_of(markers: Sequence[Path]) -> list[Scored]:
-    """The scores of runs by their marks, in the order of the set that ran them."""
+    """Return the scores of runs by their markers, in the order of the set that ran them."""
     records = sorted(((_read(path), path.parent) for path in markers), key=lambda pair: pair[0]["position"])
     by_name: dict[str, list[tuple[dict[str, Any], Path]]] = {}
     for record, folder in records:
@@ -60,20 +60,20 @@ def scored_of(markers: Sequence[Path]) -> list[Scored]:
 
 
 def scored_in(described: ExperimentSet, markers: Sequence[Path]) -> list[Scored]:
-    """The same in the order and with the titles of a set, those without a run too."""
+    """Return the scores in the order and with the titles of a set, including experiments without a run."""
     found = {scored.name: scored for scored in scored_of(markers)}
     empty = {experiment.name: Scored(experiment.name, experiment.title, {}) for experiment in described.experiments}
     return [replace(found.get(e.name, empty[e.name]), title=e.title) for e in described.experiments]
 
 
 def remarks_on(markers: Sequence[Path]) -> list[str]:
-    """What a reader of the comparison should know about how the runs came about."""
+    """Return remarks on differences between the runs that a reader of the comparison should know."""
     versions = {_read(path)["code"] for path in markers}
     return [f"The runs were made by {len(versions)} versions of the code, see run.json."] if len(versions) > 1 else []
 
 
 def write_comparison(output: Path, comparison: Comparison, evaluate_on: str) -> None:
-    """Print the table, and write it with its numbers beside the experiments' folders."""
+    """Print the comparison, and write it as Markdown and CSV beside the experiments' folders."""
     text = comparison.markdown()
     print(f"\n{text}")
     output.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The scores of several experiments side by side, from the CSV files that evaluating writes."""
+"""Statistics over the scores of several experiments, read from `metrics_per_case.csv` files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scored:
-    """What one experiment has scored.
+    """The scores of one experiment.
 
     Attributes:
         name: of the experiment.
@@ -56,7 +56,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Summary:
-    """One experiment and class, or the mean of its classes.
+    """Mean scores of one experiment and class, or of the mean over its classes.
 
     Attributes:
         mean: of each metric, over the cases that have a value; a case counts with the mean of its runs.
@@ -80,7 +80,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """An experiment against the reference, case by case.
+    """Result of testing an experiment against the reference, paired by case.
 
     Attributes:
         difference: mean of the experiment's value less the reference's.
@@ -100,7 +100,7 @@ class PairedTest:
 
 
 def read_scores(path: str | Path) -> list[Score]:
-    """The rows of a `metrics_per_case.csv`.
+    """Read the rows of a `metrics_per_case.csv`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -127,7 +127,7 @@ def read_scores(path: str | Path) -> list[Score]:
 
 
 def check_comparable(experiments: Sequence[Scored]) -> None:
-    """Runs of one fold and seed must have scored the same cases and classes in every experiment.
+    """Raise an error if experiments scored different cases or classes in runs of one fold and seed.
 
     Raises:
         ValueError: they have not; the experiments and the first differences are named.
@@ -147,7 +147,7 @@ def check_comparable(experiments: Sequence[Scored]) -> None:
 
 
 def case_values(experiment: Scored, metric: str, class_name: str | None = None) -> dict[str, float]:
-    """One value a case: the mean over its classes (or one class), then over the runs that scored it.
+    """Return one value per case: the mean over its classes (or one class), then over the runs that scored it.
 
     Classes without a value in a run are left out of its mean; a case without any is not in the result.
     """
@@ -159,14 +159,14 @@ def case_values(experiment: Scored, metric: str, class_name: str | None = None) 
 
 
 def summarise(experiment: Scored) -> list[Summary]:
-    """A summary of each class, and of the mean over the classes at last."""
+    """Return a summary per class, and last that of the mean over the classes."""
     return [*(_summary(experiment, name) for name in experiment.class_names), _summary(experiment, None)]
 
 
 def paired_tests(
     reference: Scored, others: Sequence[Scored], *, metric: str = "dice", resamples: int = 10_000, seed: int = 0
 ) -> dict[str, PairedTest]:
-    """Wilcoxon's signed-rank test of each experiment against the reference, over the cases.
+    """Run Wilcoxon's signed-rank test of each experiment against the reference, over the cases.
 
     Cases of all folds are pooled, a case's seeds averaged. Pairs without a difference are left out of the test
     and kept in the mean; without any difference p is 1. A case that holds no class has a value only where
@@ -199,7 +199,7 @@ def paired_tests(
 
 
 def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of the mean of `values` drawn again with replacement; of one value, that."""
+    """Return the 2.5th and 97.5th percentile of bootstrapped means; of one value, that value."""
     if len(values) == 1:
         return float(values[0]), float(values[0])
     drawn = bootstrap((values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed))
@@ -207,7 +207,7 @@ def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the k-th smallest of m times m - k + 1, never below the one before it."""
+    """Apply Holm's step-down correction: the k-th smallest of m times m - k + 1, never below the one before it."""
     order = sorted(range(len(p_values)), key=lambda n: p_values[n])
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, n in enumerate(order):

@@ -1,4 +1,4 @@
-"""The comparison of experiments as Markdown, as the paper prints it, and as CSV rows."""
+"""The comparison of experiments as Markdown, as in the paper's tables, and as CSV rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASH = "–"  # noqa: RUF001 - an empty cell
 
 
 class Comparison:
-    """Experiments side by side.
+    """Table of experiments side by side.
 
     Args:
         experiments: in the order of the rows; one without a run is named as missing.
@@ -57,13 +57,13 @@ class Comparison:
             self.tests = paired_tests(self.reference, others)
 
     def markdown(self) -> str:
-        """The table of means, the notes that it needs, and the DSC of each class."""
+        """Return the table of means, its notes, and the DSC of each class."""
         if not self.summaries:
             return "No run is complete: there is nothing to compare.\n\n" + "\n".join(self._notes())
         return "\n".join([*self._main_table(), "", *self._notes(), "", *self._class_table(), ""])
 
     def summary_rows(self) -> list[dict[str, Any]]:
-        """One row an experiment and class, the mean last: fractions and millimetres, unrounded."""
+        """Return one row per experiment and class, the mean last: fractions and millimetres, unrounded."""
         rows = []
         for experiment in self.experiments:
             for summary in self.summaries.get(experiment.name, []):
@@ -78,7 +78,7 @@ class Comparison:
         return rows
 
     def test_rows(self) -> list[dict[str, Any]]:
-        """One row a tested experiment: differences of case-mean DSC, as fractions."""
+        """Return one row per tested experiment: differences of case-mean DSC, as fractions."""
         against = self.wanted_reference
         return [{"experiment": name, "reference": against, **vars(test)} for name, test in self.tests.items()]
 
@@ -148,7 +148,7 @@ class Comparison:
         return self.summaries[experiment.name][-1] if experiment.name in self.summaries else None
 
     def _best(self, metric: str) -> str | None:
-        """The best printed value of a column, so that equal prints are all best."""
+        """Return the best printed value of a column; equal prints are all best."""
         summaries = [s for s in map(self._mean, self.complete) if s is not None]
         if metric == "hd95_mm" and len({summary.missed for summary in summaries}) > 1:
             return None
@@ -175,13 +175,13 @@ def _number(summary: Summary | None, metric: str) -> str:
 
 
 def _span(counts: Iterable[int]) -> str:
-    """One number where all are equal, else the least and the greatest."""
+    """Return one number if all are equal, else the least and the greatest."""
     found = sorted(set(counts))
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _best_texts(texts: Sequence[str], choose: Callable[..., str]) -> str | None:
-    """None with fewer than two values: nothing to be the best of."""
+    """Return the best of at least two values, else None."""
     numbers = [text for text in texts if text != DASH]
     return choose(numbers, key=float) if len(numbers) > 1 else None
 

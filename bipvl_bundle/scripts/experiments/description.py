@@ -16,7 +16,7 @@ SPLITS = ("validation", "test")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the comparison.
+    """One experiment: a row of the comparison.
 
     Attributes:
         name: of its folder.
@@ -36,7 +36,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class ExperimentSet:
-    """Experiments x folds x seeds, and what they have in common.
+    """Experiments x folds x seeds, and their common settings.
 
     Attributes:
         experiments: in the order of the table.
@@ -70,7 +70,7 @@ class ExperimentSet:
         return next(experiment for experiment in self.experiments if experiment.name == name)
 
     def lineage(self, experiment: Experiment) -> list[Experiment]:
-        """The experiment, after the one that it evaluates if it does."""
+        """Return an experiment, preceded by the one whose models it evaluates if there is one."""
         return [*([self.find(experiment.evaluates)] if experiment.evaluates else []), experiment]
 
     def files(self, experiment: Experiment) -> list[Path]:
@@ -85,7 +85,7 @@ class ExperimentSet:
 
 
 def config_path(name: str) -> Path:
-    """A bare file name is one of the bundle's `configs`; anything else is a path as it stands."""
+    """Return the path of a config file; a bare name is one of the bundle's `configs`."""
     path = Path(name).expanduser()
     return (BUNDLE_ROOT / "configs" / path if path.parent == Path() else path).absolute()
 

@@ -1,4 +1,4 @@
-"""Child processes with a log, which end when their parent is told to; and why one failed, as its log tells."""
+"""Child processes with a log that end with their parent, and the reason of a failure as read from the log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHAINED = (
 
 
 class Processes:
-    """Runs commands, from several threads if need be, until it is stopped."""
+    """Runs commands as child processes, also from several threads, until it is stopped."""
 
     def __init__(self) -> None:
         self._live: set[subprocess.Popen[bytes]] = set()
@@ -37,7 +37,7 @@ class Processes:
         self.stopped = False
 
     def run(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-        """The exit status of a command whose output is appended to `log`.
+        """Run a command, append its output to `log`, and return its exit status.
 
         The child holds a lock on the log's folder for as long as it lives, even if this process is killed.
 
@@ -65,7 +65,7 @@ class Processes:
                     self._live.discard(process)
 
     def stop(self) -> None:
-        """End what runs, and start nothing more."""
+        """End the running commands and start no more."""
         with self._guard:
             self.stopped = True
             live = list(self._live)
@@ -80,7 +80,7 @@ class Processes:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int | None]:
-    """Hold a folder alone; yields the descriptor that a child may inherit to hold it on.
+    """Context manager that locks a folder; yields the descriptor that a child may inherit to keep the lock.
 
     Raises:
         RuntimeError: another process holds it.
@@ -104,7 +104,7 @@ def locked(folder: Path) -> Iterator[int | None]:
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does; only the main thread can be told so."""
+    """Context manager that turns SIGTERM and SIGHUP into KeyboardInterrupt; main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -128,7 +128,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def read_failure(log: Path, lines: int = TAIL) -> tuple[str, str]:
-    """The first error of the last traceback in a log, which is the reason that monai wraps, and the last lines."""
+    """Return from a log the first error of the last traceback, which is the reason, and the last lines."""
     text = log.read_bytes().decode("utf-8", errors="replace") if log.is_file() else ""
     shown = [line.split("\r")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     shown = [line for line in shown if line]

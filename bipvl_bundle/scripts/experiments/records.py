@@ -1,4 +1,4 @@
-"""JSON records of what was run, and how two of them differ."""
+"""JSON records of runs, and the differences between two of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def digest(content: Any) -> str:
 
 
 def code_digest() -> str:
-    """Of the bundle's scripts, to tell runs of different versions apart."""
+    """Return a digest of the bundle's scripts, which tells runs of different versions apart."""
     found = hashlib.sha256()
     for path in sorted((BUNDLE_ROOT / "scripts").rglob("*.py")):
         found.update(path.relative_to(BUNDLE_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(old: Any, new: Any, id: str = "") -> Iterator[str]:
-    """What differs between two identities, in words, by config id."""
+    """Return the differences of two identities as text, by config id."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             deeper = f"{id}#{key}" if id else key

@@ -1,4 +1,4 @@
-"""Runs what a set of experiments still lacks."""
+"""Runs what is missing in a set of experiments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tell(text: str) -> None:
 
 
 class Runner:
-    """Brings the runs of a set to completion, one after the other or a few at a time.
+    """Completes the runs of a set, one after the other or a few at a time.
 
     A run that is complete is skipped, one that was killed goes on from its last epoch, one that fails is shown
     and the others go on. Nothing of the state is in memory: it is all in the folders of the runs.
@@ -60,7 +60,7 @@ class Runner:
         self._finished = 0
 
     def check(self) -> None:
-        """Look at everything that can be known before hours of work; nothing is written but a missing data set.
+        """Check everything that can be known before hours of work; writes nothing but a missing data set.
 
         Raises:
             ValueError: an overlay is absent, a config set has a problem, a fold does not exist, a folder is that
@@ -73,7 +73,7 @@ class Runner:
         _refuse(list(self._case_problems(compared)))
 
     def check_without_data(self) -> None:
-        """The part of `check` that needs no data.
+        """Do the part of `check` that needs no data.
 
         Raises:
             ValueError: an overlay is absent, a config set has a problem, a fold does not exist, or a folder is that
@@ -83,7 +83,7 @@ class Runner:
         _refuse([text for run in self.runs for text in _folder_problems(run, Step.settings)])
 
     def run(self) -> dict[str, str]:
-        """Run what is not complete; what went wrong, by run."""
+        """Run what is not complete; returns the failures by run."""
         self._begun = time.monotonic()
         waves = [[r for r in self.runs if (r.experiment.evaluates is None) == trains] for trains in (True, False)]
         with termination_as_interrupt(), ThreadPoolExecutor(self.described.jobs) as pool:
@@ -100,7 +100,7 @@ class Runner:
         return self.failures
 
     def state(self, run: Run) -> str:
-        """What is to be done for a run, in a word or two."""
+        """Return in a word or two what is to be done for a run."""
         if all(step.is_done() for step in run.steps):
             return "complete"
         if run.steps[0].is_done():
@@ -189,7 +189,7 @@ class Runner:
 
 
 def parameters_in(checkpoint: Path) -> int | None:
-    """The parameters of a saved model; None where the file is none of this bundle's."""
+    """Return the number of parameters of a saved model; None if the file is not one of this bundle's."""
     try:
         return count_parameters(read_weights(checkpoint))
     except ValueError:

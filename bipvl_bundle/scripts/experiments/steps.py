@@ -1,4 +1,4 @@
-"""One step of a run, training or evaluating: its command, what identifies it, and the mark of its completion."""
+"""One step of a run, training or evaluating: its command, its identity, and its completion marker."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Step:
         return parser
 
     def settings(self) -> Identity:
-        """The part of `identity` that needs no data: the merged configuration and the words.
+        """Return the part of `identity` that needs no data: the merged configuration and the words.
 
         Raises:
             FileNotFoundError: the words are absent.
@@ -84,7 +84,7 @@ class Step:
         return _settings(self.parser())
 
     def identity(self) -> Identity:
-        """What decides the step's result: the merged configuration, the words, and the cases with their files.
+        """Return what decides the step's result: the merged configuration, the words, and the cases with their files.
 
         Makes the data set where the configuration has one made. Code is not part of it, see `code_digest`; nor is
         what stands in the files.
@@ -99,7 +99,7 @@ class Step:
         return found | {key: _cases(parser.get_parsed_content(id)) for key, id in DATA[self.run_id].items()}
 
     def check_folder(self, identity: Identity) -> None:
-        """Refuse a folder that holds something else.
+        """Raise an error if the folder holds another step.
 
         Args:
             identity: of this step, or its `settings` for what can be known without data.
@@ -125,7 +125,7 @@ class Step:
             )
 
     def is_done(self) -> bool:
-        """Whether the marker and the product are there, of the model that is there now."""
+        """Return whether marker and product are there, and the marker is of the present model."""
         if not (self.marker.is_file() and self.product.is_file()):
             return False
         if self.needs is None:
@@ -136,7 +136,7 @@ class Step:
         return json.loads(self.marker.read_text(encoding="utf-8"))
 
     def start(self, identity: Identity) -> list[str]:
-        """Write what the step is into its folder; the command that runs it."""
+        """Write the step's records into its folder and return the command that runs it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.marker.unlink(missing_ok=True)
         write_json(self.folder / CONFIGURATION, {"digest": digest(identity), "identity": identity})
@@ -146,7 +146,7 @@ class Step:
         return [*command, *(["--resume", "True"] if self.resumable else [])]
 
     def finish(self, identity: Identity, command: list[str], **facts: Any) -> None:
-        """Mark the step as complete, all at once.
+        """Write the completion marker.
 
         Raises:
             FileNotFoundError: the command has ended well and not made what it was to make.
@@ -174,7 +174,7 @@ def _settings(parser: ConfigParser) -> Identity:
 
 
 def _cases(items: Sequence[Item]) -> dict[str, list[str]]:
-    """The files of each case, those within the bundle relative to it: it can be moved together with them."""
+    """Return the files of each case, relative to the bundle if within it, so that both can be moved together."""
 
     def shown(path: Path) -> str:
         return str(path.relative_to(BUNDLE_ROOT) if path.is_relative_to(BUNDLE_ROOT) else path)
@@ -185,7 +185,7 @@ def _cases(items: Sequence[Item]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment, fold and seed: training and evaluating, or evaluating what another run has trained."""
+    """One experiment, fold and seed: training and evaluating, or evaluating the model of another run."""
 
     experiment: Experiment
     fold: int
@@ -197,7 +197,7 @@ class Run:
 
 
 def plan_runs(described: ExperimentSet) -> list[Run]:
-    """All runs of a set: all experiments on the first fold, then on the next; evaluations of others last."""
+    """Return all runs of a set: all experiments on the first fold, then on the next; evaluations of others last."""
     order = [(seed, fold) for seed in described.seeds for fold in described.folds]
     trained = [e for e in described.experiments if e.evaluates is None]
     others = [e for e in described.experiments if e.evaluates is not None]

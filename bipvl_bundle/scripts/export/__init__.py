@@ -1,1 +1,1 @@
-"""A trained model as one file for other programs."""
+"""Export of a trained model as one file for other programs."""

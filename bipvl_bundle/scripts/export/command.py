@@ -1,4 +1,4 @@
-"""Writes a trained network as one file that needs neither this code nor transformers: .pt2 or .onnx."""
+"""The command `export_model`: writes a trained network as .pt2 or .onnx, without this code and transformers."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def export_model(
     tolerance: float = 1.0e-3,
     **overrides: Any,
 ) -> Path:
-    """Export the network of a configuration with the weights of a checkpoint and the words of its table.
+    """Export a network with the weights of a checkpoint and the words of its table.
 
-    To be called in the bundle's folder. The file takes float32 images of `roi_size` in batches of any size and
-    returns logits. Before it gets its name it is loaded and compared with the network, on batches of 1 and 2.
+    Run it in the bundle's folder. The file takes float32 images of `roi_size` in batches of any size and returns
+    logits. Before it gets its name it is loaded and compared with the network, on batches of 1 and 2.
 
     Args:
-        output: ends in .pt2 (a program of `torch.export`) or in .onnx
+        output: a file name that ends in .pt2 (a program of `torch.export`) or .onnx
         config_file: inference.yaml, or a list of it and the overlays that the model was trained with
         ckpt_path: the trained model; by default that of the configuration
-        overwrite: whether `output` may be replaced
-        tolerance: largest difference to the network's logits, as a share of the largest logit or of 1 where
-            that is more
+        overwrite: replace an existing file
+        tolerance: largest difference from the network's logits, as a share of the largest logit or of 1, whichever
+            is more
         overrides: options as for `monai.bundle run`
 
     Raises:
-        ValueError: the ending is another one; a key of the configuration is unknown; the checkpoint is of another
-            network or other classes.
+        ValueError: another ending; an unknown key in the configuration; a checkpoint of another network or other
+            classes.
         FileExistsError: `output` exists and `overwrite` is not set.
         ModuleNotFoundError: a package that ONNX needs is not installed.
         RuntimeError: the exported network differs from the original by more than `tolerance`.
@@ -88,7 +88,7 @@ def export_model(
 
 
 def trace(network: nn.Module, shape: Sequence[int]) -> ExportedProgram:
-    """The program of a network in evaluation, for batches of any size; a ``BiPVLSeg`` keeps its words.
+    """Trace a network in evaluation into an exported program for any batch size; a ``BiPVLSeg`` keeps its words.
 
     Args:
         network: on the CPU; it is set to evaluation, without gradient checkpointing.
@@ -105,14 +105,14 @@ def trace(network: nn.Module, shape: Sequence[int]) -> ExportedProgram:
 
 
 def save_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> Run:
-    """Write a .pt2 file; returns what it computes once it is read again."""
+    """Write a .pt2 file and return the function that it computes when loaded."""
     torch.export.save(program, path, extra_files={METADATA_KEY: json.dumps(metadata)})
     add_digest(path)
     return torch.export.load(path).module()
 
 
 def save_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> Run:
-    """Write an .onnx file, and one with the weights beside it above 1.5 GB; returns what it computes."""
+    """Write an .onnx file, with a second file of weights above 1.5 GB; returns the function that it computes."""
     program = program.run_decompositions({torch.ops.aten.adaptive_avg_pool3d.default: _pool_by_axis})
     converted = torch.onnx.export(
         program, dynamo=True, input_names=["image"], output_names=["logits"], verbose=False, optimize=True

@@ -1,4 +1,4 @@
-"""A trained BiPVL-Seg without the parts that only training or other words need."""
+"""A trained BiPVL-Seg with its words fixed, without the parts for training and other words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scripts.networks.word_head import class_logits
 
 
 class FixedWords(nn.Module):
-    """The logits of a ``BiPVLSeg`` in evaluation, with the words that it has now.
+    """Network that returns the logits of a ``BiPVLSeg`` in evaluation with its present words.
 
     What the text stages make of the words before any image is a constant of this network. Gone are the
     tokenizer, the word embeddings, those text stages, the class embedding and the projections. The weights

@@ -1,4 +1,4 @@
-"""What an exported network says about itself: classes, words, and how to prepare an image for it."""
+"""Description that is stored in an exported file: classes, words, and how to prepare an image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT_SCRIPTS = {"scripts.data.transforms.SafeSpacingd": "Spacingd", "scripts.
 
 
 def metadata_of(network: nn.Module, parser: ConfigParser, checkpoint: Path) -> dict[str, Any]:
-    """Describe a network that is about to be exported, in what JSON can hold.
+    """Return a JSON-compatible description of a network to be exported.
 
     Args:
         network: of that configuration, with its weights.
@@ -91,7 +91,7 @@ def _steps(parser: ConfigParser, id: str) -> Iterator[dict[str, Any]]:
 
 
 def _resolved(parser: ConfigParser, id: str) -> Any:
-    """The configuration at an id with the values of what it refers to."""
+    """Return the configuration at an id with its references replaced by their values."""
     content = parser[id]
     if isinstance(content, dict):
         return {key: _resolved(parser, f"{id}::{key}") for key in content}

@@ -1,4 +1,4 @@
-"""Reads what `export_model` has written: an ONNX file in the place of a network, and what a file says of itself."""
+"""Loads an exported ONNX file as a network, and reads the description in an exported file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METADATA_KEY = "bipvl_seg.json"
 
 
 class OnnxNetwork(nn.Module):
-    """An exported network, run by ONNX Runtime, wherever MONAI takes a network.
+    """Network that runs an exported ONNX file by ONNX Runtime, wherever MONAI takes a network.
 
     It has no weights of its own and cannot be trained. Images may be on any device; logits are put where the
     image is, after a detour over main memory.
@@ -82,7 +82,7 @@ class OnnxNetwork(nn.Module):
 
 
 def describe_export(path: str | Path) -> dict[str, Any]:
-    """Print and return what an exported file says of itself: classes, words, sizes, versions.
+    """Print and return the description in an exported file: classes, words, sizes, versions.
 
     Args:
         path: a .pt2 or .onnx file of `export_model`

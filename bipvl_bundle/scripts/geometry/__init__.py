@@ -1,1 +1,1 @@
-"""Where the voxels of a volume lie, in millimetres."""
+"""Positions of voxels in millimetres."""

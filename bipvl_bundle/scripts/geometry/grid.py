@@ -1,4 +1,4 @@
-"""Voxel grids: as the pipeline sees them, with axes along right, anterior and superior; and how far two are apart."""
+"""Voxel grids with axes along right, anterior and superior, and distances between grids."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ AXES = ("right", "anterior", "superior")
 
 
 class Grid(NamedTuple):
-    """The grid of a volume once its axes point to the right, to the front and upwards."""
+    """Grid of a volume in RAS orientation."""
 
     size: tuple[int, ...]  # voxels
     spacing: tuple[float, ...]  # mm
     stored: str  # what the axes of the file point to, as "RAS" or "LPS"
 
     def resampled(self, spacing: Sequence[float]) -> tuple[int, ...]:
-        """The size in voxels after resampling to `spacing` (mm), by which the centres of the end voxels stay."""
+        """Return the size in voxels after resampling to `spacing` (mm); the centres of the end voxels stay."""
         pairs = zip(self.size, self.spacing, spacing, strict=True)
         return tuple(round((n - 1) * old / new + 1) for n, old, new in pairs)
 
 
 def ras_grid(affine: ArrayLike, shape: Sequence[int]) -> Grid:
-    """The grid of a volume that is stored with `shape` and the 4 x 4 `affine` (mm).
+    """Return the RAS grid of a volume stored with `shape` and the 4 x 4 `affine` (mm).
 
     Raises:
         ValueError: the affine has an axis without length or direction, or the volume is not of 3 dimensions.
@@ -45,7 +45,7 @@ def ras_grid(affine: ArrayLike, shape: Sequence[int]) -> Grid:
 
 
 def corner_distance(affine: ArrayLike, other: ArrayLike, shape: Sequence[int]) -> float:
-    """The largest distance in mm between the places where two 4 x 4 affines put a corner of a volume of that shape."""
+    """Return the largest distance in mm between the corners of a volume under two 4 x 4 affines."""
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))], dtype=np.float64)
     moved = corners @ (np.asarray(affine, dtype=np.float64) - np.asarray(other, dtype=np.float64)).T  # 8 x 4
     return float(np.linalg.norm(moved[:, :-1], axis=1).max())

@@ -1,1 +1,1 @@
-"""What a request asks of a trained model."""
+"""Inference requests that ask for more than a label map."""

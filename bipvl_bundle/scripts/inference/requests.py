@@ -1,4 +1,4 @@
-"""What an annotation server asks beyond a label map: other words for one request, samples for a score."""
+"""Inference requests of an annotation server: other words for one image, and samples for an uncertainty score."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = "words"
 
 
 class RequestedWordsd(MapTransform):
-    """Hands the words in the options of a request on to `RequestInferer`, with the image.
+    """Transform that moves the words of a request into the image's metadata, for `RequestInferer`.
 
     MONAI Label gives a request's options to the transforms, as entries beside the image, and only the image to the
     inferer. The words travel in its metadata, so that they hold for this image and no other. A case without such
@@ -55,7 +55,7 @@ class RequestedWordsd(MapTransform):
 
 
 class RequestInferer(Inferer):
-    """An inferer for networks that read: with other words for one image, and for a network left in training mode.
+    """Inferer that reads other words for one image, and samples a network that is in training mode.
 
     Words that came with the image (see `RequestedWordsd`) are read by a network that shares the given network's
     weights; the given one keeps its own, also where another request runs at the same time.
@@ -89,7 +89,7 @@ class RequestInferer(Inferer):
         self.exclusive = exclusive
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run the inferer; returns what it does, from images B x in_channels x H x W x D."""
+        """Run the wrapped inferer on images B x in_channels x H x W x D and return its result."""
         edits = inputs.meta.get(WORDS, {}) if isinstance(inputs, MetaTensor) else {}
         sampled = isinstance(network, nn.Module) and network.training
         network = _sampler(network) if sampled else network
@@ -116,7 +116,7 @@ def _reading(network: Callable[..., Any], concepts: ConceptTable) -> nn.Module:
 
 
 def _sampler(network: Any) -> nn.Module:
-    """The network in evaluation but for BiFusion, whose layers then differ in nothing but their dropout.
+    """Return the network in evaluation mode except for the dropout of BiFusion.
 
     It has the given one's weights; the given one stays marked as one to sample from.
     """

@@ -1,1 +1,1 @@
-"""What a user is told, worded alike everywhere: names, sizes, tables, the faults of a description."""
+"""Texts for users: names, sizes, tables."""

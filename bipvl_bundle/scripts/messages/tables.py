@@ -1,4 +1,4 @@
-"""Tables of text: aligned for a terminal, and in Markdown."""
+"""Text tables: aligned for a terminal, or in Markdown."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ Rows = Sequence[Sequence[str]]
 
 
 def aligned(rows: Rows) -> list[str]:
-    """One line a row, columns as wide as their widest cell, the first to the left, the others to the right."""
+    """Return one line per row with columns as wide as their widest cell, the first left-aligned, others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> list[str]:
-    """The lines of a table in Markdown, in which a "|" within a cell is no border.
+    """Return the lines of a Markdown table; escapes "|" within cells.
 
     Args:
         head: the names of the columns.

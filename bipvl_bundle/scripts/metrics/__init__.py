@@ -1,4 +1,4 @@
-"""DSC, HD95 and NSD in millimetres, their report, and the Ignite handler that computes both."""
+"""DSC, HD95 and NSD in millimetres, their reports, and the Ignite metric that computes them."""
 
 from __future__ import annotations
 

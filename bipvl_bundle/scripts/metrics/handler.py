@@ -1,4 +1,4 @@
-"""The Ignite metric that scores a validation or an evaluation in millimetres."""
+"""Ignite metric that scores a validation or evaluation in millimetres."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class SegmentationMetricsHandler(Metric):
-    """DSC, HD95 and NSD of every case, on the grid of the reference and in its millimetres.
+    """Ignite metric that computes DSC, HD95 and NSD of every case on the grid of its reference.
 
     Made for `monai.engines.SupervisedEvaluator` as its `key_val_metric`, behind decollate and postprocessing:
 
@@ -114,7 +114,7 @@ class SegmentationMetricsHandler(Metric):
             self.update({**source, **item})
 
     def update(self, output: Mapping[str, Any]) -> None:
-        """Score one case: a dictionary with prediction, reference and, for its name, the rest of the item."""
+        """Score one case: a dictionary with prediction, reference and the rest of the item."""
         case = self._case_id(output)
         prediction, reference = (self._tensor(output, key, case) for key in (self.pred_key, self.label_key))
         reference = reference.to(prediction.device)  # it comes from disk, and no preprocessing has moved it
@@ -168,7 +168,7 @@ class SegmentationMetricsHandler(Metric):
         return item[key]
 
     def _masks(self, data: Tensor, what: str) -> Iterator[Tensor]:
-        """Check a label map or the masks of regions, then yield one boolean mask a class."""
+        """Check a label map or region masks, then yield one boolean mask per class."""
         data = data.as_tensor() if isinstance(data, MetaTensor) else data
         count = len(self.class_names)
         channels, top = (1, count) if self.exclusive else (count, 1)
@@ -211,7 +211,7 @@ def _spacing(reference: Tensor, case: str) -> list[float]:
 
 
 def _gather(cases: list[tuple[str, list[ClassScore]]]) -> list[tuple[str, list[ClassScore]]]:
-    """The cases of all ranks, one that several ranks scored (a sampler's padding) only once."""
+    """Gather the cases of all ranks; a case that several ranks scored (sampler padding) counts once."""
     ranks = cast("list[list[tuple[str, list[ClassScore]]]]", idist.all_gather(cases))
     gathered, known = list(ranks[0]), {case for case, _ in ranks[0]}
     for others in ranks[1:]:

@@ -1,4 +1,4 @@
-"""The scores of all cases as CSV files, as a table to read, and as numbers to log."""
+"""Reports of the scores of all cases: CSV files, a text table, and numbers to log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = Mapping[str, "str | int | float | bool"]
 
 
 class MetricsReport:
-    """Scores of M cases by N classes, summarised without losing a missed class.
+    """Scores of M cases by N classes, summarised without dropping missed classes.
 
     A class's `cases` are those that hold it in the reference or in the prediction; `missed` and `spurious`
     are among them and count into DSC and NSD with 0. HD95 is over the others: read it beside `missed`.
@@ -49,7 +49,7 @@ class MetricsReport:
                 )
 
     def per_case(self) -> list[Row]:
-        """One row a case and class: the values of `metrics_per_case.csv`."""
+        """Return one row per case and class: the content of `metrics_per_case.csv`."""
         return [
             {
                 "case": case,
@@ -65,7 +65,7 @@ class MetricsReport:
         ]
 
     def summary(self) -> list[Row]:
-        """One row a class and the mean row: the values of `metrics_summary.csv`.
+        """Return one row per class and the mean row: the content of `metrics_summary.csv`.
 
         The standard deviation is that of a sample (n - 1), NaN for fewer than two values. The mean row holds the
         means of the rows of the classes, of their standard deviations too, and the sums of their counts.
@@ -89,7 +89,7 @@ class MetricsReport:
         return row | {"cases": sum(not score.absent for score in scores)}
 
     def scalars(self, metrics: Sequence[str] = METRICS) -> dict[str, float]:
-        """Means and counts under flat names for a log: `mean_dice`, `missed`, `spurious`, `dice_<class>`."""
+        """Return means and counts under flat names for a log: `mean_dice`, `missed`, `dice_<class>`, ..."""
         *classes, mean = self.summary()
         flat = {f"mean_{metric}": mean[f"{metric}_mean"] for metric in metrics}
         flat |= {count: mean[count] for count in ("missed", "spurious")}
@@ -98,7 +98,7 @@ class MetricsReport:
         return {key: float(value) for key, value in flat.items()}
 
     def table(self) -> str:
-        """The summary as lines of plain text; a dash where there is no value."""
+        """Return the summary as lines of text, with a dash where there is no value."""
         lines = [["class", *TABLE.values()]]
         lines += [[str(row["class"]), *(_cell(row[key]) for key in TABLE)] for row in self.summary()]
         text = aligned(lines)
@@ -120,7 +120,7 @@ class MetricsReport:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """File names without folder and suffix, or with the folders below the common one where those clash."""
+    """Return file names without folder and suffix, with the folders below the common one if they clash."""
     distinct = sorted(set(names))
     stems = {name: _stem(Path(name).name) for name in distinct}
     if len(set(stems.values())) < len(distinct):
@@ -131,7 +131,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def check_output_folder(folder: str | Path) -> None:
-    """Make the folder and write to it once, to fail before the work and not after it.
+    """Create the folder and write to it once, to fail before hours of work.
 
     Raises:
         OSError: the folder cannot be made or written to.

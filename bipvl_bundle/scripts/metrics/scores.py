@@ -17,7 +17,7 @@ TOLERANCE_SLACK_MM = 1e-4
 
 
 class ClassScore(NamedTuple):
-    """What one class scored in one case.
+    """Scores of one class in one case.
 
     Attributes:
         dice: DSC, a fraction; NaN where the class is absent from both masks.
@@ -35,17 +35,17 @@ class ClassScore(NamedTuple):
 
     @property
     def missed(self) -> bool:
-        """The reference holds the class, the prediction not one voxel of it."""
+        """True if the class is in the reference but not in the prediction."""
         return self.voxels_reference > 0 and self.voxels_prediction == 0
 
     @property
     def spurious(self) -> bool:
-        """The prediction holds the class, the reference not one voxel of it."""
+        """True if the class is in the prediction but not in the reference."""
         return self.voxels_reference == 0 and self.voxels_prediction > 0
 
     @property
     def absent(self) -> bool:
-        """Neither mask holds the class: there is nothing to score."""
+        """True if the class is in neither mask."""
         return self.voxels_reference == 0 and self.voxels_prediction == 0
 
 
@@ -57,7 +57,7 @@ def surface_metrics(
     nsd_tolerance: float = 2.0,
     use_subvoxels: bool = False,
 ) -> tuple[float, float]:
-    r"""HD95 (eq. 17) in millimetres and NSD (eq. 18) as a fraction, of two masks that both hold a voxel.
+    r"""Compute HD95 (eq. 17) in mm and NSD (eq. 18) as a fraction, of two non-empty masks.
 
     $$\mathrm{HD95} = \max(q_{95}\{d(x, \partial G) : x \in \partial P\},
                            q_{95}\{d(y, \partial P) : y \in \partial G\})$$
@@ -107,7 +107,7 @@ def class_metrics(
     nsd_tolerance: float = 2.0,
     use_subvoxels: bool = False,
 ) -> ClassScore:
-    """Score one class: DSC (eq. 16) and, where `spacing` is given, the two `surface_metrics`.
+    """Score one class: DSC (eq. 16) and, if `spacing` is given, `surface_metrics`.
 
     | the class is in | DSC | HD95 | NSD | |
     |---|---|---|---|---|
@@ -194,7 +194,7 @@ def _check_lengths(spacing: Sequence[float], axes: int, nsd_tolerance: float) ->
 
 
 def _crop_to_union(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut both masks to the box around their union; what lies outside the box is no one's surface.
+    """Crop both masks to the bounding box of their union.
 
     Where the union is empty, so is the box.
     """

@@ -1,4 +1,4 @@
-"""Multi-head attention that never holds the matrix of all pairs of tokens."""
+"""Multi-head attention that never stores the matrix of all pairs of tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(head width)) V over ``num_heads`` heads, with an output projection.
+    """Multi-head attention with an output projection: softmax(Q K^T / sqrt(head width)) V.
 
     ``torch.nn.MultiheadAttention`` is not used: its fast path in evaluation holds the attention matrix,
     2.3 GB for the 24^3 tokens of Swin UNETR's first stage.
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(channels, channels)
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Let ``tokens`` (B x M x C) attend to ``context`` (B x S x C); returns B x M x C."""
+        """Attend from ``tokens`` (B x M x C) to ``context`` (B x S x C); returns B x M x C."""
         query, key, value = (
             rearrange(x, "b n (h c) -> b h n c", h=self.num_heads)
             for x in (self.query(tokens), self.key(context), self.value(context))

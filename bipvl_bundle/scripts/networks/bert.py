@@ -1,4 +1,4 @@
-"""Hugging Face's BERT: the one file that knows what it is made of, for transformers 5.17 to 5.23.
+"""Adapter of Hugging Face's BERT: the one file that uses its parts, for transformers 5.17 to 5.23.
 
 Everything else sees a configuration, embeddings and a list of layers. `tests/networks/test_bert.py` holds each layer
 and the whole against `BertModel`.
@@ -20,18 +20,18 @@ from scripts.networks.packing import PackedSentences
 
 
 def layers_of(bert: BertModel) -> list[nn.Module]:
-    """The transformer layers of a BERT, the first one first."""
+    """Return the transformer layers of a BERT in order."""
     return list(bert.encoder.layer)
 
 
 def embed(embeddings: Any, sentences: PackedSentences) -> Tensor:
-    """The embeddings of packed sentences by ``BertModel.embeddings``, all of token type 0; returns 1 x T x D."""
+    """Return the embeddings of packed sentences by ``BertModel.embeddings``, all of token type 0: 1 x T x D."""
     ids = sentences.token_ids[None]
     return embeddings(input_ids=ids, position_ids=sentences.positions[None], token_type_ids=torch.zeros_like(ids))
 
 
 def run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: bool) -> Tensor:
-    """A ``BertLayer`` on packed sentences (B x T x D), by the layer's own modules.
+    """Run a ``BertLayer`` on packed sentences (B x T x D) by its own modules.
 
     With ``cls_only`` it computes nothing but the [CLS] states (B x U x D).
     """
@@ -53,7 +53,7 @@ def run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: 
 
 
 def read_config(checkpoint: str) -> BertConfig:
-    """The configuration of a BERT in a folder or on the hub.
+    """Read the configuration of a BERT from a folder or the hub.
 
     Raises:
         FileNotFoundError: there is none.
@@ -80,7 +80,7 @@ def read_config(checkpoint: str) -> BertConfig:
 
 
 def load_bert(checkpoint: str, config: BertConfig) -> BertModel:
-    """The BERT of a checkpoint without its pooler, in single precision.
+    """Load the BERT of a checkpoint without its pooler, in single precision.
 
     Raises:
         ValueError: a weight is missing or of another shape; transformers alone would leave it at random.
@@ -119,11 +119,11 @@ def load_bert(checkpoint: str, config: BertConfig) -> BertModel:
 
 
 def new_bert(config: BertConfig) -> BertModel:
-    """A BERT without its pooler, its weights at random."""
+    """Create a BERT without its pooler, with random weights."""
     return BertModel(config, add_pooling_layer=False)
 
 
 def copy_bert(checkpoint: str, folder: Path) -> None:
-    """Write encoder and tokenizer of a checkpoint into a folder in Hugging Face's format."""
+    """Write encoder and tokenizer of a checkpoint to a folder in Hugging Face's format."""
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
     load_bert(checkpoint, read_config(checkpoint)).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""BiFusion: text and image attend to each other, both ways, at one stage of the two encoders."""
+"""BiFusion: bidirectional attention between text and image at one stage of the two encoders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN_BUDGET = 24**3
 
 
 class BiFusion(nn.Module):
-    """One block of bidirectional fusion.
+    """Fusion block of one stage: text and image attend to themselves and to each other (eq. 2).
 
     Eq. 2, with T_n the text tokens and V_n the vision tokens of stage n::
 

@@ -1,4 +1,4 @@
-"""From the last image features to one channel per class, and from there to the shared space."""
+"""Heads of the alignment: class channels from the last image features, and projections to the shared space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.networks.word_head import WordHead
 
 
 class ClassEmbeddingHead(nn.Module):
-    """MLP(V_4) of eq. 3: one channel per output channel of the decoder.
+    """Head that computes one channel per output channel of the decoder from V_4: the MLP of eq. 3.
 
     Deviations:
         LayerNorm before the MLP: with Swin UNETR V_4 is not normalised.
@@ -36,13 +36,13 @@ class ClassEmbeddingHead(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map V_4 (B x C_4 x h x w x d) to class channels (B x C x h x w x d)."""
+        """Compute class channels (B x C x h x w x d) from V_4 (B x C_4 x h x w x d)."""
         class_map = self.mlp(self.norm(rearrange(features, "b c h w d -> b h w d c")))
         return rearrange(class_map, "b h w d c -> b c h w d")
 
 
 class AlignmentProjection(nn.Module):
-    """Proj_t and Proj_v of eq. 4, each followed by L2 normalisation.
+    """Projections Proj_t and Proj_v of eq. 4, each followed by L2 normalisation.
 
     ``t'_k = norm(Proj_t(t_k))`` and ``V' = norm(Proj_v(V))``, V being a class channel, flattened.
 

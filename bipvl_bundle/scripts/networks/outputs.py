@@ -1,4 +1,4 @@
-"""What the network hands the losses in training."""
+"""Output of the network in training, as the losses read it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AskedClasses:
 
 @dataclass
 class BiPVLOutput:
-    """Everything the losses of BiPVL-Seg read, for one training batch.
+    """Everything that the losses read of one training batch.
 
     B batch, C output channels, N foreground classes, K concepts a class, P width of the shared space.
     C is N + 1 with the background first where classes exclude each other, and N where regions overlap;

@@ -1,4 +1,4 @@
-"""Sentences laid end to end, so that neither padding nor a sentence that occurs twice is computed."""
+"""Packing of sentences into one row of tokens without padding and duplicates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PackedSentences(nn.Module):
-    """Where the tokens of S sentences stand in a row of T tokens, U different sentences without padding.
+    """Index of the tokens of S sentences in a row of T tokens that holds U different sentences without padding.
 
     The row holds the U first tokens, [CLS], then all others, sentence by sentence. Everything that treats tokens
     one by one (linear layers, norms, GELU: 99% of a BERT's work on short sentences) runs on the row; for attention
@@ -65,17 +65,17 @@ class PackedSentences(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
 
     def unpack(self, row: Tensor) -> Tensor:
-        """Pad a row (B x T x C) to sentences (B*U x L x C); what stands in the padding is arbitrary."""
+        """Unpack a row (B x T x C) to padded sentences (B*U x L x C); the padding's content is arbitrary."""
         return rearrange(row.index_select(1, self.row_of), "b (u l) c -> (b u) l c", u=self.count)
 
     def pack(self, sentences: Tensor) -> Tensor:
-        """Lay sentences (B*U x L x C) end to end again (B x T x C)."""
+        """Pack padded sentences (B*U x L x C) into a row (B x T x C)."""
         return rearrange(sentences, "(b u) l c -> b (u l) c", u=self.count).index_select(1, self.place_of)
 
     def cls(self, row: Tensor) -> Tensor:
-        """The [CLS] states of all S sentences, equal ones repeated: B x S x C."""
+        """Return the [CLS] states of all S sentences, equal ones repeated: B x S x C."""
         return row.index_select(1, self.different)
 
     def replace_cls(self, row: Tensor, states: Tensor) -> Tensor:
-        """The row with other [CLS] states (B x S x C); of equal sentences the first speaks for all."""
+        """Replace the [CLS] states of a row by B x S x C; of equal sentences the first one's is taken."""
         return torch.cat([states.index_select(1, self.example).to(row.dtype), row[:, self.count :]], dim=1)

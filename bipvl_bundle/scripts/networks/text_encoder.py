@@ -1,4 +1,4 @@
-"""A BERT cut into four stages, so that text and image can meet after each of them."""
+"""A BERT divided into four stages, so that text and image can be fused after each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STAGES = 4
 
 
 class StagedTextEncoder(nn.Module):
-    """Embeddings and layers of a Hugging Face BERT, run one stage at a time.
+    """Text encoder: embeddings and layers of a Hugging Face BERT, run one stage at a time.
 
     Sentences are packed: padding is not computed, and attention does not see it.
 

@@ -1,4 +1,4 @@
-"""Fewer tokens of an image for others to attend to."""
+"""Pooling of image tokens that serve as keys and values of attention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def pooled_grid(grid: Sequence[int], budget: int | None) -> tuple[int, int, int]:
-    """The grid that is left when its longest edge, the first of equals, is halved until it fits a budget.
+    """Return the grid after halving its longest edge (the first of equals) until it fits a budget.
 
     Args:
         grid: cells along each of the three axes.

@@ -1,4 +1,4 @@
-"""The weights of a network as a file: written whole, with a digest, read without running code, in half precision.
+"""Checkpoint files: safe reading and writing with a digest, half precision.
 
 A model's file is a flat state dict, which any tool loads. What else is known of the model, such as fingerprints of the
 cases that it was trained on, is an attribute of the dictionary: no entry that a strict loading would stumble over.
@@ -26,7 +26,7 @@ RECORD = "record"
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """Write a checkpoint, with a digest, so that a kill or a full disk never leaves half of one under its name.
+    """Write a checkpoint with a digest; a kill or a full disk never leaves half a file under its name.
 
     Raises:
         OSError: the folder cannot be written; an older file of that name is untouched.
@@ -47,7 +47,7 @@ def save_atomically(content: Any, path: Path) -> None:
 
 
 def read_checkpoint(path: str | Path, device: str | torch.device = "cpu", *, quiet: bool = False) -> dict[str, Any]:
-    """A file of tensors, as a dictionary, after a look at its digest.
+    """Read a file of tensors as a dictionary, after checking its digest.
 
     Args:
         path: to be read.
@@ -78,13 +78,13 @@ def read_checkpoint(path: str | Path, device: str | torch.device = "cpu", *, qui
 
 
 def model_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The state dict in a checkpoint: under the key ``model``, as in a run's last state, or all of it."""
+    """Return the state dict of a checkpoint: under the key ``model``, as in last.pt, or all of it."""
     found = checkpoint.get("model")
     return found if isinstance(found, dict) else checkpoint
 
 
 def record_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint tells of its model beside the weights; nothing where it does not."""
+    """Return what a checkpoint records about its model beside the weights; empty if nothing."""
     record = getattr(checkpoint, RECORD, None)
     if isinstance(record, dict):
         return record
@@ -93,7 +93,7 @@ def record_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a trained model; see `model_state`.
+    """Read the state dict of a trained model; see `model_state`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -107,7 +107,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, record: Mapping[str, Any] | None = None) -> None:
-    """Write a model's file: the state dict, and what else is known of the model as its attribute ``record``.
+    """Write the state dict of a model, with further facts as its attribute ``record``.
 
     Args:
         state: tensors by name; no more of them is stored than they show.
@@ -124,13 +124,13 @@ def write_weights(state: Mapping[str, Tensor], path: Path, record: Mapping[str, 
 
 
 def in_half(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """The floating-point tensors in half precision; None where one of them does not fit its range."""
+    """Return the floating-point tensors in half precision; None if one does not fit its range."""
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     fits = all(value.isfinite().all() for value in half.values() if value.is_floating_point())
     return half if fits else None
 
 
 def count_parameters(state: Mapping[str, Tensor]) -> int:
-    """Floating-point numbers of a state dict, less the running statistics of batch norms."""
+    """Count the floating-point numbers of a state dict without running statistics of batch norms."""
     counted = {name: value for name, value in state.items() if not name.endswith(BATCH_STATISTICS)}
     return sum(value.numel() for value in counted.values() if value.is_floating_point())

@@ -1,4 +1,4 @@
-"""Writes a trained model as a bundle of its own: configs that stand alone, words, weights, figures, pages."""
+"""The command `release`: writes a trained model as a bundle of its own."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def release_bundle(
 ) -> Path:
     """Write a self-contained bundle of one data set and one trained model.
 
-    With `dataset_dir` the model is scored by the bundle that was written, once with the weights as they are and once in
-    half precision, which is kept where it changes none of the figures as they are printed. Without it the
-    description names the weights and the figures of an earlier release, which must belong to each other.
+    With `dataset_dir` the new bundle scores its model, once in full and once in half precision; half precision is kept
+    if it changes no printed score. Without it, the description names the weights and the scores of an earlier release,
+    which must belong to each other.
 
     Args:
-        description: such as configs/releases/hippocampus.yaml
-        output: the folder to put the bundle into, under the name that the description gives it
+        description: YAML file such as configs/releases/hippocampus.yaml
+        output: folder that receives the bundle, under the name in the description
         ckpt_path: the trained model; by default the description's `weights`
-        dataset_dir: the data set to score the model on
+        dataset_dir: data set to score the model on
         evaluate_on: test, or validation, the fold held out in training
-        overwrite: replace a bundle of this name that is there
+        overwrite: replace an existing bundle of this name
 
     Raises:
-        FileNotFoundError: description, overlay, checkpoint, data or figures are absent.
+        FileNotFoundError: description, overlay, checkpoint, data or scores are absent.
         FileExistsError: the folder exists, and `overwrite` is not set or it is no bundle of this name.
         ValueError: the description or configuration is malformed; the checkpoint is of another network or other
-            classes; figures are of other weights; a file is above the Model Zoo's limit and `download_url` not set.
-        RuntimeError: the written bundle could not be evaluated.
+            classes; scores are of other weights; a file exceeds the Model Zoo's limit and `download_url` is not set.
+        RuntimeError: the new bundle could not be evaluated.
     """
     release = load_release(description)
     source = _weights_file(release, ckpt_path)
@@ -123,12 +123,12 @@ def _write_configs(draft: Path, release: Release, parsers: dict[str, ConfigParse
 
 
 def _dataset_name(parser: ConfigParser) -> str:
-    """What the file of the words is called after."""
+    """Return the name for the concept table's file."""
     return require_name(parser.get_parsed_content("dataset_name"), "dataset_name")
 
 
 def _network_alone(content: dict[str, Any]) -> dict[str, Any]:
-    """What `monai.bundle.load` builds a network from: a JSON file, which finds the bundle from any folder."""
+    """Return the content of infer.json, from which `monai.bundle.load` builds the network in any folder."""
     wanted, found = ["network_def"], {}
     while wanted:
         key = wanted.pop()

@@ -1,4 +1,4 @@
-"""The page of a released bundle: docs/README.md after the Model Zoo's template, README.md as a model card."""
+"""Pages of a released bundle: docs/README.md after the Model Zoo's template, README.md as a model card."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def card(
     metadata: dict[str, Any],
     weights: dict[str, torch.Tensor],
 ) -> str:
-    """The page as Markdown, with links as from the bundle's root."""
+    """Return the page as Markdown, with links relative to the bundle's root."""
     means = figures.summaries()[-1]
     dataset_name = parser.get_parsed_content("dataset_name")
     packages = {"monai": "monai_version", "numpy": "numpy_version"}
@@ -78,7 +78,7 @@ def card(
 
 
 def front_matter(release: Release, figures: Figures, modality: str) -> str:
-    """The model card's header as Hugging Face's hub reads it."""
+    """Return the model card's header for Hugging Face's hub."""
     names = {"dice": "mean DSC", "hd95_mm": "mean HD95 (mm)", "nsd": "mean NSD"}
     results = [
         EvalResult(

@@ -1,4 +1,4 @@
-"""What a released bundle is called, made of and said to be: a YAML file, validated."""
+"""Description of a released bundle: a validated YAML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Release:
-    """The description of a bundle for one data set.
+    """Description of a released bundle of one data set.
 
     Attributes:
         name: of the bundle and its folder: small letters, digits and underscores, as the Model Zoo has them.
@@ -63,7 +63,7 @@ REQUIRED = [name for name, entry in KNOWN.items() if entry.default is MISSING an
 
 
 def load_release(path: str | Path) -> Release:
-    """Read a description.
+    """Read and validate a description.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,4 +1,4 @@
-"""The measured figures of a released bundle, and what they were measured on."""
+"""Measured scores of a released bundle, with the digest of the weights they belong to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRICS = {"dice": (100.0, "DSC (%)"), "hd95_mm": (1.0, "HD95 (mm)"), "nsd": (10
 
 @dataclass(frozen=True)
 class Figures:
-    """An evaluation of released weights.
+    """Scores of released weights.
 
     Attributes:
         folder: with `metrics_per_case.csv`.
@@ -40,29 +40,29 @@ class Figures:
     precision: str
 
     def summaries(self) -> list[Summary]:
-        """One a class, and the mean of the classes at last."""
+        """Return one summary per class, and last the mean of the classes."""
         return summarise(Scored("release", "release", {(0, 0): read_scores(self.folder / SCORES)}))
 
     def shown(self) -> list[list[str]]:
-        """A row of text a summary: class, the metrics with their standard deviation over cases, missed, cases."""
+        """Return a row of text per summary: class, metrics with standard deviation over cases, missed, cases."""
         return [
             [s.class_name, *(_shown(s, metric) for metric in METRICS), str(s.missed), str(s.cases)]
             for s in self.summaries()
         ]
 
     def means(self) -> dict[str, float]:
-        """Mean DSC and NSD between 0 and 1 and HD95 in mm, without those that are not defined."""
+        """Return mean DSC and NSD (0 to 1) and HD95 (mm) without undefined ones."""
         mean = self.summaries()[-1].mean
         return {metric: round(mean[metric], 4) for metric in METRICS if not math.isnan(mean[metric])}
 
     def record(self) -> None:
-        """Write what the scores are of beside them."""
+        """Write beside the scores which weights and split they belong to."""
         content = {name: value for name, value in asdict(self).items() if name != "folder"}
         (self.folder / RECORD).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
 def read_figures(folder: Path, weights: Path) -> Figures:
-    """What an earlier release has measured of these weights.
+    """Read the scores that an earlier release measured with these weights.
 
     Raises:
         FileNotFoundError: the scores or their record are absent.

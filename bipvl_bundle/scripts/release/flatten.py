@@ -1,4 +1,4 @@
-"""Entry files and overlays as one configuration that stands alone."""
+"""Merges entry files and overlays into one configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRIVATE = {
 
 
 def flatten(release: Release, entry: str) -> ConfigParser:
-    """The configuration of an entry file with the release's overlays and options, before anything is moved.
+    """Return the configuration of an entry file merged with the release's overlays and options.
 
     What they change in the other entry file alone is left out.
 
@@ -58,13 +58,13 @@ def flatten(release: Release, entry: str) -> ConfigParser:
 
 
 def _keys_of_the_other(entry: str) -> set[str]:
-    """What only the other entry file has: an overlay's learning rate has nothing to do in inference."""
+    """Return the keys that only the other entry file has, such as a learning rate for inference."""
     both = {name: set(ConfigParser.load_config_file(BUNDLE_ROOT / "configs" / name)) for name in ENTRIES}
     return set().union(*both.values()) - both[entry]
 
 
 def released(parser: ConfigParser, dataset_name: str) -> dict[str, Any]:
-    """The content of a flattened configuration with the paths of a released bundle."""
+    """Return a merged configuration with the paths of a released bundle."""
     content = {key: value for key, value in parser.get().items() if key != "_meta_"}
     table = f"$@bundle_root + '/configs/concepts/{dataset_name}.yaml'"
     content |= {"bundle_root": ".", **PLACES, "concepts_file": table}
@@ -74,7 +74,7 @@ def released(parser: ConfigParser, dataset_name: str) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, content: Mapping[str, Any], header: str) -> None:
-    """Write a configuration in the order it has, below a comment."""
+    """Write a configuration in its order, below a comment."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     text = yaml.safe_dump(dict(content), sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
     path.parent.mkdir(parents=True, exist_ok=True)

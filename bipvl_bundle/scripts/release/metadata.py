@@ -13,7 +13,7 @@ from scripts.words.table import ConceptTable
 
 
 def metadata(release: Release, parser: ConfigParser, table: ConceptTable, figures: Figures) -> dict[str, Any]:
-    """The source bundle's metadata with what is the release's own.
+    """Return the source bundle's metadata with the release's own values.
 
     Args:
         release: its description.
@@ -65,7 +65,7 @@ def _data_format(parser: ConfigParser, table: ConceptTable, channels: list[str])
 
 
 def _value_range(parser: ConfigParser) -> list[float]:
-    """The interval that a window maps to; empty where intensities are z-scores."""
+    """Return the interval that a window maps to; empty for z-scores."""
     for step in parser.get("intensity"):
         if step["_target_"] == "ScaleIntensityRanged" and step.get("clip"):
             return [step["b_min"], step["b_max"]]

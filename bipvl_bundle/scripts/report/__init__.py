@@ -1,1 +1,1 @@
-"""Pictures of what came out."""
+"""Pictures of results."""

@@ -1,4 +1,4 @@
-"""``picture``: a case, its reference and a prediction as a file to look at."""
+"""The command `picture`: draws a case, its reference and a prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of images and label maps: arrays in, Figure out."""
+"""Matplotlib figures of images and label maps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def comparison_figure(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     window: tuple[float, float] | None = None,
 ) -> Figure:
-    """Image, reference and prediction side by side: a coronal row and an axial row through the labels.
+    """Draw image, reference and prediction side by side: a coronal and an axial row through the labels.
 
     Args:
         image: H x W x D in RAS orientation
@@ -74,11 +74,11 @@ def comparison_figure(
 
 
 def _richest_slice(labels: NDArray[np.integer], axis: int) -> int:
-    """The slice that shows most of most classes: each counts by the logarithm of its voxels."""
+    """Return the slice with most of most classes: the sum of the logarithms of their voxels."""
     slices = np.moveaxis(labels, axis, 0).astype(np.int64)
     return max(range(len(slices)), key=lambda i: np.log1p(np.bincount(slices[i].ravel())[1:]).sum())
 
 
 def _seen(volume: NDArray, axis: int, index: int) -> NDArray:
-    """A slice as radiologists look at it: the patient's right on the left of the picture."""
+    """Orient a slice as radiologists view it, the patient's right on the left."""
     return np.take(volume, index, axis=axis).T[:, ::-1]

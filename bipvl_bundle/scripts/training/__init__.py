@@ -1,1 +1,1 @@
-"""What MONAI's trainer needs for a BiPVL-Seg."""
+"""Handlers and helpers that train a BiPVL-Seg with MONAI's engines."""

@@ -1,4 +1,4 @@
-"""The best model of a run, and the run's last state to resume from."""
+"""Handlers that save the best model of a run and its last state, and loading of weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_model(
     device: str | torch.device = "cpu",
     unseen: Sequence[dict[str, Any]] = (),
 ) -> nn.Module:
-    """Load the weights of a trained model into a network; a checkpoint that lacks one does not pass.
+    """Load the weights of a trained model into a network; raises an error if one is missing.
 
     Args:
         network: on any device.
@@ -54,7 +54,7 @@ def load_model(
 
 
 class BestModel:
-    """Keeps the model with the highest key metric as ``path``; attach it to the evaluator.
+    """Ignite handler that saves the model with the highest key metric to ``path``; attach it to the evaluator.
 
     Args:
         network: what to save, see `write_weights`.
@@ -81,7 +81,7 @@ class BestModel:
             logger.info("Best %s so far: %.4f, saved as %s.", name, value, self.path)
 
     def save(self) -> None:
-        """Save the network as it is, whatever it is worth; of several processes, the first does."""
+        """Save the network whatever its score; of several processes the first one saves."""
         if idist.get_rank() == 0:
             record = {"trained_on": self.trained_on} if self.trained_on else {}
             write_weights(unwrap(self.network).state_dict(), self.path, record)
@@ -94,7 +94,7 @@ class BestModel:
 
 
 class LastState:
-    """Saves the whole state of a run after every epoch, and resumes from it; attach it to the trainer.
+    """Ignite handler that saves the state of a run after each epoch and resumes from it; attach it to the trainer.
 
     Put it last in the list of handlers, after validation and learning-rate schedule.
 

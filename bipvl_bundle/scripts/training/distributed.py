@@ -1,4 +1,4 @@
-"""Training and evaluation in several processes, one a device: what the multi-GPU overlays add to PyTorch."""
+"""Training and evaluation in several processes, one per device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def local_device() -> torch.device:
-    """The device of this process: on each machine GPU n for process n, or the CPU where there is no GPU.
+    """Return the device of this process: GPU n for process n of a machine, or the CPU if there is no GPU.
 
     Raises:
         RuntimeError: the process was not started by torchrun, or there are more processes than GPUs.
@@ -35,14 +35,14 @@ def local_device() -> torch.device:
 
 
 def join_processes(device: torch.device | str, *, timeout_minutes: float = 60.0) -> None:
-    """Meet the other processes that torchrun has started: through NCCL on GPUs, gloo on the CPU.
+    """Join the process group of torchrun: NCCL on GPUs, gloo on the CPU.
 
-    Only the first process tells what goes on; of the others' log, warnings and errors are left. Nothing happens
-    where the process belongs to a group already.
+    Only the first process logs its progress; the others log warnings and errors. Does nothing if the process belongs to
+    a group already.
 
     Args:
-        device: of this process.
-        timeout_minutes: how long the processes wait for one another, as for the first, which prepares the data.
+        device: device of this process.
+        timeout_minutes: how long the processes wait for one another, for instance while the first prepares the data.
 
     Raises:
         RuntimeError: the process was not started by torchrun.
@@ -61,13 +61,13 @@ def join_processes(device: torch.device | str, *, timeout_minutes: float = 60.0)
 
 
 def unwrap(item: Any) -> Any:
-    """What DistributedDataParallel or DataParallel wraps, or the item itself where nothing does."""
+    """Return the module inside DistributedDataParallel or DataParallel, or the argument itself."""
     wrappers = nn.parallel.DistributedDataParallel, nn.DataParallel
     return item.module if isinstance(item, wrappers) else item
 
 
 def validation_sampler(dataset: Any) -> DistributedSampler:
-    """Deals the cases out to the processes, each case to one of them.
+    """Return a sampler that gives each case to one process.
 
     Where there are fewer cases than processes, some get a case that another has too, as none can go without;
     `SegmentationMetricsHandler` counts such a case once.

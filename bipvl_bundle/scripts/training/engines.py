@@ -1,4 +1,4 @@
-"""What MONAI's supervised engines need to know about BiPVL-Seg."""
+"""Handlers and functions that MONAI's supervised engines need for BiPVL-Seg."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def prepare_batch(
     non_blocking: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """MONAI's default batch, as plain tensors: metadata has no use in a training step and slows it."""
+    """Prepare a batch as MONAI's default does, as plain tensors: metadata slows a training step."""
     batch = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
     return tuple(item.as_tensor() if isinstance(item, MetaTensor) else item for item in batch)
 
@@ -36,7 +36,7 @@ def prepare_batch(
 def parameter_groups(
     network: nn.Module, loss: nn.Module, *, learning_rate: float, text_learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """The network's parameters with weight decay, the loss's uncertainties without, the text encoder's at their rate.
+    """Return optimiser groups: network with weight decay, uncertainties without, text encoder at its own rate.
 
     Decay would pull log sigma^2 to 0, that is, the weights of all terms to one half.
 
@@ -61,7 +61,7 @@ def parameter_groups(
 
 
 class SeedEpoch:
-    """Seeds everything random at the start of each epoch with ``seed + epoch``; attach it to the trainer.
+    """Ignite handler that seeds all random generators with ``seed + epoch`` each epoch; attach it to the trainer.
 
     An epoch then depends on the state of the run at its start alone, so that a resumed run continues
     exactly where an uninterrupted one would be. Of several processes, the next one's seeds begin where those
@@ -89,15 +89,15 @@ class SeedEpoch:
 
 
 class ValidateAtEnd:
-    """Validates after the last epoch where the interval has not; attach it to the trainer.
+    """Ignite handler that validates after the last epoch unless the interval did; attach it to the trainer.
 
-    Without it the end of a run would go unjudged, and a run shorter than the interval leave no model. Without a case
-    to validate on, the model of the last epoch is kept, and the log says so before the first.
+    Without it the last epochs would not be validated, and a run shorter than the interval would leave no model. If
+    there is no case to validate on, the model of the last epoch is kept, and the log says so before the first.
 
     Args:
         validator: the evaluator.
-        interval: of the ``ValidationHandler`` before it.
-        best_model: keeps the model of a run that cannot be judged; None keeps none.
+        interval: epochs between validations, as of the ``ValidationHandler`` before it.
+        best_model: saves the model of a run that cannot be validated; None saves none.
     """
 
     def __init__(self, validator: Evaluator, interval: int, best_model: Any = None) -> None:
@@ -132,7 +132,7 @@ class ValidateAtEnd:
 
 
 class LossTerms:
-    """Averages the terms of the loss over each epoch into ``engine.state.metrics``; attach it to the trainer.
+    """Ignite handler that averages the loss terms per epoch into ``engine.state.metrics``; attach it to the trainer.
 
     Every handler that reads the metrics, such as MONAI's TensorBoardStatsHandler and StatsHandler, then
     logs them: each loss, each weight, the indicators of collapse, and the learning rate. Of several
@@ -165,7 +165,7 @@ class LossTerms:
         self.counts.clear()
 
     def add(self, engine: Engine) -> None:
-        """Sum on the device: reading a number back would make each iteration wait for it."""
+        """Add the terms of an iteration on the device, since reading a number back would wait for it."""
         for name, value in unwrap(self.loss).terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] += 1
@@ -173,7 +173,7 @@ class LossTerms:
             engine.state.output = [{"loss": engine.state.output["loss"].detach()}]
 
     def _means(self) -> dict[str, float]:
-        """Sums and counts of all processes together: each has met the same terms, in the same order."""
+        """Return the means over all processes, which met the same terms in the same order."""
         if not self.sums:
             return {}
         sums = torch.stack([total.double() for total in self.sums.values()])

@@ -1,4 +1,4 @@
-"""What becomes of the model that a training starts from and then replaces."""
+"""Handler that keeps and scores the model that a fine-tuning replaces."""
 
 from __future__ import annotations
 
@@ -22,14 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class StartingModel:
-    """Keeps and scores the model that a fine-tuning starts from; attach it to the trainer, after what loads weights.
+    """Ignite handler that keeps and scores the model a fine-tuning replaces; attach it after what loads weights.
 
-    A fine-tuning is a training whose network has, at its start, the weights of a file in the folder that the best
-    model will be saved in, as on an annotation server. The model that is going to be replaced is then copied to the
-    first free of `model_1.pt`, `model_2.pt`, ..., and the network is validated once before the first epoch. At the end
-    the log compares: a model that is worse on the validation cases than the one it came from is no secret.
-
-    Of any other training nothing is kept, and nothing validated.
+    A training is a fine-tuning if its network has, at the start, the weights of a file in the folder where the best
+    model will be saved, as on an annotation server. The model to be replaced is then copied to the first free name of
+    `model_1.pt`, `model_2.pt`, ..., and validated once before the first epoch. At the end the log compares both models
+    and warns if the new one is worse. In any other training the handler does nothing.
 
     Args:
         validator: the evaluator that `best_model` is attached to; one without cases scores nothing.
@@ -65,7 +63,7 @@ class StartingModel:
         return next((file for file in files if is_saved_as(self.best_model.network, file)), None)
 
     def _validate(self) -> float:
-        """The key metric, of which neither `best_model` nor the evaluator is to remember anything."""
+        """Return the key metric, hidden from `best_model` and the evaluator."""
         if not len(self.validator.data_loader):  # type: ignore[arg-type]
             return math.nan
         best, self.best_model.best = self.best_model.best, math.inf
@@ -94,7 +92,7 @@ class StartingModel:
 
 
 def is_saved_as(network: nn.Module, path: Path) -> bool:
-    """Whether the file at a path holds the weights that the network has now, to the last bit of its precision."""
+    """Return whether a file holds exactly the present weights of a network."""
     try:
         saved = model_state(read_checkpoint(path, quiet=True))
     except (FileNotFoundError, ValueError):  # there is none, or it is no checkpoint

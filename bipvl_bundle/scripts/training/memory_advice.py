@@ -1,4 +1,4 @@
-"""What to lower where the memory of a GPU, or of the machine, ends."""
+"""Handler that says which settings to lower when memory runs out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STITCHING = "cpu keeps the logits of the whole volume, one channel a class, out 
 
 
 class MemoryAdvice:
-    """Raises a ``MemoryError`` that says what to lower, and its value now, in place of a bare out-of-memory error.
+    """Ignite handler that replaces an out-of-memory error by a ``MemoryError`` naming settings to lower.
 
     Attach it to a trainer or an evaluator, before handlers that look at exceptions too. Besides the settings it
     names what it finds in the engine: a trainer's network that could recompute activations and does not
@@ -76,7 +76,7 @@ class MemoryAdvice:
         raise MemoryError("\n".join(lines)) from error
 
     def _options(self, engine: Engine) -> Iterator[tuple[str, str, Any]]:
-        """Each setting that can be lowered: its name, how, and its value."""
+        """Return each setting that can be lowered, with its value and how to lower it."""
         training = isinstance(engine, Trainer)
         if training and _could_checkpoint(getattr(engine, "network", None)):
             yield "backbone#network#use_checkpoint", CHECKPOINTING, False
@@ -89,14 +89,14 @@ class MemoryAdvice:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is PyTorch's way to say that memory ends, of a GPU or of the machine."""
+    """Return whether an error is PyTorch's out-of-memory error, of a GPU or of the machine."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in PLAIN_MESSAGES)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes: MONAI wraps what its transforms raise."""
+    """Yield an error and its causes; MONAI wraps the errors of transforms."""
     while error is not None:
         yield error
         error = error.__cause__

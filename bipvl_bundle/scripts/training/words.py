@@ -1,4 +1,4 @@
-"""Warnings of a training about its words: unreviewed ones before it begins, and a collapse of the alignment in it."""
+"""Warnings about the words of a training: an unreviewed table, and a collapsed alignment."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class QuestionRamp:
 
 
 class WarnOfCollapse:
-    """Warns in the epoch in which the alignment collapses, and tells when it is back; attach it to the trainer.
+    """Ignite handler that warns in the epoch in which the alignment collapses; attach it to the trainer.
 
     A collapse shows nowhere else: the other losses go on falling and the DSC goes on rising without the words.
 

@@ -1,1 +1,1 @@
-"""What may be believed of a file, a request or a name."""
+"""Checks of data that comes from files, requests and names."""

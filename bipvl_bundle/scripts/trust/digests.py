@@ -1,4 +1,4 @@
-"""Whether a file is still what was written: the digest of a model file, within it, and of a folder, beside its files.
+"""Digests that detect damaged files: within a model file, and beside the files of a folder.
 
 A model file of PyTorch is a zip archive, whose checksums PyTorch does not read. The digest of all its bytes stands
 in the archive's comment, at the end of the file: no reader of model files sees it, no copy loses it, and whatever
@@ -26,7 +26,7 @@ _SUM = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def add_digest(path: Path) -> str:
-    """Put the digest of a zip archive into its comment; returns it, in hexadecimal.
+    """Write the digest of a zip archive into its comment and return it in hexadecimal.
 
     Raises:
         ValueError: it is no zip archive, or has a comment.
@@ -45,7 +45,7 @@ def add_digest(path: Path) -> str:
 
 
 def check_digest(path: Path) -> str | None:
-    """The digest that a file carries, in hexadecimal, having found the file to be what was written; None without one.
+    """Compare a file with the digest that it carries and return that, in hexadecimal; None without one.
 
     Raises:
         ValueError: the file has changed since.
@@ -63,13 +63,13 @@ def check_digest(path: Path) -> str | None:
 
 
 def write_sums(folder: Path) -> None:
-    """Write down the digests of all files of a folder, in it."""
+    """Write SHA256SUMS with the digests of all files of a folder."""
     lines = [f"{_digest(path)}  {path.name}\n" for path in _files(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def check_sums(folder: Path) -> bool:
-    """Whether a folder has digests of its files; if so, they are what was written.
+    """Compare the files of a folder with its SHA256SUMS; returns whether there is one.
 
     Raises:
         ValueError: a file has changed since, or is absent.
@@ -107,7 +107,7 @@ def _comment(path: Path) -> bytes:
 
 
 def _digest(path: Path, size: int | None = None) -> str:
-    """Of the first bytes of a file, or of all."""
+    """Return the digest of a file or of its first bytes."""
     digest, left = hashlib.sha256(), path.stat().st_size if size is None else size
     with path.open("rb") as file:
         while left > 0 and (block := file.read(min(left, 1 << 20))):

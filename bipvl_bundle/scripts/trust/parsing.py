@@ -1,4 +1,4 @@
-"""YAML and JSON read so that nothing in a file is dropped without a word."""
+"""Reading of YAML and JSON that refuses duplicate keys and runs nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES = (".json", ".yaml", ".yml")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A SafeLoader for which a key given twice is an error: YAML would silently keep the last."""
+    """SafeLoader that raises an error at a duplicate key, where YAML would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -28,7 +28,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_data(path: str | Path) -> Any:
-    """The content of a YAML or JSON file, told apart by the suffix; nothing in it is run.
+    """Read a YAML or JSON file, chosen by the suffix; nothing in it is run.
 
     Raises:
         OSError: it cannot be read.
@@ -48,7 +48,7 @@ def read_data(path: str | Path) -> Any:
 
 
 def read_mapping(path: str | Path, expected: str) -> dict[str, Any]:
-    """The same for a file that must hold a mapping; `expected` says what of, in the error for one that does not."""
+    """Read a YAML or JSON file that must hold a mapping; `expected` describes it in the error."""
     content = read_data(path)
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
@@ -57,7 +57,7 @@ def read_mapping(path: str | Path, expected: str) -> dict[str, Any]:
 
 
 def check_keys(content: Mapping[str, Any], *, known: Collection[str], required: Iterable[str] = (), where: str) -> None:
-    """Refuse a mapping with a key that is none of `known`, whose nearest is named, or without a required one.
+    """Raise an error if a mapping has an unknown key, naming the nearest known one, or lacks a required one.
 
     Raises:
         ValueError: the message begins with `where`.
@@ -71,7 +71,7 @@ def check_keys(content: Mapping[str, Any], *, known: Collection[str], required: 
 
 
 def hint(name: object, known: Collection[str]) -> str:
-    """What ends a message about an unknown name: the nearest of the known ones, else all of them."""
+    """Return the end of a message about an unknown name: the nearest known one, or all of them."""
     close = get_close_matches(str(name), known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 

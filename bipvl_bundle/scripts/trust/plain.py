@@ -1,4 +1,4 @@
-"""Plain data: what comes from a file, a request or a name, and that no configuration would run.
+"""Checks that data is plain: no text in it would be run as configuration.
 
 monai.bundle evaluates text that begins with $, looks up text that begins with @, puts another file's content in the
 place of text that begins with %, and builds what a mapping with `_target_` names. Data that reach a configuration,
@@ -21,7 +21,7 @@ _SHOWN = 60  # characters
 
 
 def require_plain(value: Any, where: str) -> None:
-    """Refuse what a configuration would evaluate: in a text, a list or a mapping, in its keys too, at any depth.
+    """Raise an error if a text, list or mapping holds, at any depth, what a configuration would evaluate.
 
     Args:
         value: as read from JSON or YAML.
@@ -36,7 +36,7 @@ def require_plain(value: Any, where: str) -> None:
 
 
 def require_text(value: Any, where: str, *, lines: bool = False) -> str:
-    """A text that is plain and has nothing in it that cannot be seen.
+    """Raise an error if a text is not plain or has invisible characters.
 
     Args:
         value: to be judged.
@@ -60,7 +60,7 @@ def require_text(value: Any, where: str, *, lines: bool = False) -> str:
 
 
 def require_name(value: Any, where: str) -> str:
-    """A name that becomes the name of a file or a folder: a plain text that leads nowhere else.
+    """Raise an error if a name for a file or folder would lead elsewhere.
 
     Raises:
         ValueError: it is no text or empty, leads to another folder, or begins with a dot, a dash or a space.
@@ -75,7 +75,7 @@ def require_name(value: Any, where: str) -> str:
 
 
 def _walk(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every key and value, with its place; what is in it several times, as by a YAML alias, once."""
+    """Yield every key and value with its place; what occurs several times, as by a YAML alias, once."""
     seen: set[int] = set()
     waiting = [(where, value)]
     while waiting:

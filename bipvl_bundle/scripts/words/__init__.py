@@ -1,1 +1,1 @@
-"""Concept tables: what is written about the classes, and what is made of it."""
+"""Concept tables: what is written about the classes."""

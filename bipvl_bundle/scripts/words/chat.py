@@ -1,4 +1,4 @@
-"""Questions to a language model by the Chat Completions protocol, and what can go wrong with the answer."""
+"""Client of the Chat Completions protocol, with errors that name their cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 300  # characters of an endpoint's message that are quoted
 
 
 class Chat:
-    """A model at an OpenAI-compatible endpoint, asked through the official client.
+    """A model at an OpenAI-compatible endpoint, used through the official client.
 
     Args:
         model: its name at the endpoint.
@@ -58,7 +58,7 @@ class Chat:
         self.endpoint = _without_user(str(self._client.base_url))
 
     def answer(self, talk: Conversation, about: str) -> str:
-        """The model's next text in a conversation.
+        """Return the model's next text in a conversation.
 
         Args:
             talk: what was said.
@@ -109,7 +109,7 @@ class Chat:
         return content
 
     def _told(self, text: Any) -> str:
-        """What came from outside, on one line, shortened, and without the key."""
+        """Shorten a text from outside to one line without the key."""
         line = " ".join(str(text).split()).replace(self._key, "***")
         return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 

@@ -1,4 +1,4 @@
-"""What the file of a concept table may hold, and what is said of one that does not."""
+"""Checks of the content of a concept table's file."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def find_name(name: str, names: Sequence[str], kind: str, source: str) -> str:
 
 
 def tidy(value: Any) -> Any:
-    """Collapse whitespace in text and leave anything else for the table's own check to refuse."""
+    """Collapse whitespace in a text; leaves anything else for the table's own check to refuse."""
     return _SPACES.sub(" ", value).strip(" ") if isinstance(value, str) else value
 
 

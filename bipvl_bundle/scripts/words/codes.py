@@ -1,4 +1,4 @@
-"""What a class is called in a coding scheme such as SNOMED CT, for files that name classes by codes."""
+"""Codes of classes in a coding scheme such as SNOMED CT."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ClassCode:
 
 
 def read_code(content: object, where: str) -> ClassCode | None:
-    """The code of one class from what its table has under ``code``; None where it has nothing.
+    """Read the code of one class from the value of ``code`` in its table; None if there is none.
 
     Args:
         content: as read from YAML, None for a class without a code.

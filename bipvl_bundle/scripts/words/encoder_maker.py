@@ -1,4 +1,4 @@
-"""Makes the small text encoder that the bundle carries: a WordPiece tokenizer and a four-layer BERT."""
+"""The command `make_text_encoder`: trains the bundle's small text encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONCEPTS_DIR = Path(__file__).resolve().parents[2] / "configs" / "concepts"
 
 @dataclass(frozen=True)
 class EncoderReport:
-    """What came out of `make_text_encoder`; an accuracy is a fraction of the held-out word pieces.
+    """Results of `make_text_encoder`; an accuracy is a fraction of the held-out word pieces.
 
     Attributes:
         vocabulary: number of word pieces.
@@ -73,26 +73,25 @@ def make_text_encoder(
     seed: int = 0,
     overwrite: bool = False,
 ) -> EncoderReport:
-    """Train tokenizer and encoder on the project's own concept tables and save them in Hugging Face format.
+    """Train a WordPiece tokenizer and a small BERT on the project's concept tables, and save both.
 
-    The texts are every table in `concepts_dir` in every format. The encoder learns to fill in masked word
-    pieces and, since the fusion and the alignment read a sentence's [CLS] state, to give each sentence a
-    [CLS] state of its own, near to that of the same sentence masked: masked language modelling alone leaves
-    "left kidney" and "right kidney" at a cosine of 0.9998.
+    The texts are all tables in `concepts_dir` in all formats. The encoder learns to predict masked word pieces. Since
+    fusion and alignment read a sentence's [CLS] state, it also learns to give each sentence a [CLS] state of its own,
+    close to that of the same sentence masked: masked language modelling alone leaves "left kidney" and "right kidney"
+    at a cosine of 0.9998.
 
-    A tenth of the concept sentences is held out of the training with all that repeats them. The vocabulary
-    has seen them, and they resemble the others: their accuracy says that training worked and no more.
-    The report is printed too. The result is the same for the same seed, texts and library versions: it
-    comes from one CPU thread.
+    A tenth of the concept sentences is held out with all that repeats them. The vocabulary has seen them and they
+    resemble the others, so their accuracy shows only that training worked. The report is printed. The result is the
+    same for the same seed, texts and library versions, on one CPU thread.
 
     Args:
         output_dir: receives config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt and
             SHA256SUMS.
-        vocab_size: at most; a small corpus has fewer pieces. Single characters are always among them, which
-            leaves no English word unknown.
+        vocab_size: largest number of word pieces; a small corpus has fewer. Single characters are always included,
+            so no English word is unknown.
         max_positions: longest text in word pieces. One aggregated sentence takes up to about 135.
         steps: optimiser steps; 1500 take two to three minutes.
-        overwrite: whether the files in a folder that is not empty may be replaced.
+        overwrite: replace the files in a folder that is not empty.
 
     Raises:
         FileExistsError: `output_dir` is a file, or is not empty and `overwrite` is not set.

@@ -1,4 +1,4 @@
-"""Tokenizer, texts and training of the small text encoder that the bundle carries."""
+"""Texts, tokenizer and training of the bundle's small text encoder."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _CONTRAST_WEIGHT = 0.3
 
 
 def all_texts(tables: Sequence[ConceptTable]) -> list[str]:
-    """Every different sentence of every table in every format."""
+    """Return every different sentence of every table in every format."""
     texts = [text for table in tables for name in FORMATS for text in table.as_format(name).sentences_flat]
     return list(dict.fromkeys(texts))
 
 
 def split_texts(tables: Sequence[ConceptTable], seed: int) -> tuple[list[str], list[str]]:
-    """Texts to train on and concept sentences held out.
+    """Return the texts to train on and the concept sentences held out.
 
     Sentences that differ by left and right alone stay together, and an aggregated sentence is trained on only
     where none of its parts is held out.
@@ -60,7 +60,7 @@ def _sideless(sentence: str) -> str:
 
 
 def make_tokenizer(texts: Sequence[str], *, vocab_size: int, max_positions: int) -> BertTokenizer:
-    """A lower-casing WordPiece tokenizer whose pieces include every printable ASCII character.
+    """Train a lower-casing WordPiece tokenizer whose pieces include every printable ASCII character.
 
     Raises:
         ValueError: `vocab_size` leaves no room for the characters, or a text exceeds `max_positions`.
@@ -93,7 +93,7 @@ def make_tokenizer(texts: Sequence[str], *, vocab_size: int, max_positions: int)
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """One thread and a seeded generator; both are given back as they were."""
+    """Context manager that sets one thread and a seed, and restores both at the end."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -114,7 +114,7 @@ def pretrain(
     learning_rate: float,
     seed: int,
 ) -> None:
-    """Masked language modelling, and [CLS] states that tell the texts of a batch apart.
+    """Train by masked language modelling, and by [CLS] states that tell the texts of a batch apart.
 
     L = CE(masked word pieces) + 0.3 CE(cos(c_i, m_j) / 0.05, i), with c_i and m_i the [CLS] states of text i
     whole and masked.
@@ -149,7 +149,7 @@ def _loss(model: BertForMaskedLM, masked: dict[str, Tensor], whole: dict[str, Te
 
 
 def _batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator[list[Example]]:
-    """Endless batches of texts of similar length, so that little of a batch is padding."""
+    """Yield endless batches of texts of similar length, so that little is padding."""
     generator = random.Random(seed)
     while True:
         drawn = sorted(generator.sample(examples, len(examples)), key=lambda example: len(example["input_ids"]))
@@ -161,7 +161,7 @@ def _batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterato
 
 @torch.no_grad()
 def masked_accuracy(model: BertForMaskedLM, tokenizer: BertTokenizer, sentences: Sequence[str]) -> float:
-    """Fraction of word pieces that are found again when each is masked alone."""
+    """Return the fraction of word pieces that are predicted when each is masked alone."""
     model.eval()
     right = total = 0
     for sentence in sentences:
@@ -177,7 +177,7 @@ def masked_accuracy(model: BertForMaskedLM, tokenizer: BertTokenizer, sentences:
 
 
 def most_frequent_accuracy(tokenizer: BertTokenizer, train: Sequence[str], held_out: Sequence[str]) -> float:
-    """The accuracy of always answering the most frequent word piece of the training texts."""
+    """Return the accuracy of always predicting the most frequent word piece of the training texts."""
     piece = Counter(piece for text in train for piece in tokenizer.tokenize(text)).most_common(1)[0][0]
     pieces = [piece for text in held_out for piece in tokenizer.tokenize(text)]
     return pieces.count(piece) / len(pieces)
@@ -185,7 +185,7 @@ def most_frequent_accuracy(tokenizer: BertTokenizer, train: Sequence[str], held_
 
 @torch.no_grad()
 def sentence_likeness(model: BertForMaskedLM, tokenizer: BertTokenizer, sentences: Sequence[str]) -> float:
-    """Mean cosine between the [CLS] states of different sentences; 1 where nothing tells them apart."""
+    """Return the mean cosine between [CLS] states of different sentences; 1 if nothing tells them apart."""
     model.eval()
     states = model.bert(**tokenizer(list(sentences), padding=True, return_tensors="pt")).last_hidden_state[:, 0]
     states = F.normalize(states, dim=-1)  # S x D

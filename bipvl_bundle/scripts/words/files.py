@@ -1,4 +1,4 @@
-"""A concept table written to a file, in the form that `ConceptTable.load` reads."""
+"""Writing of concept tables as files that `ConceptTable.load` reads."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_table(table: ConceptTable, path: str | Path, note: str = "") -> None:
 
 
 def check_new_file(path: str | Path) -> None:
-    """Refuse a file that exists, and a place where none can be made.
+    """Raise an error if a file exists or cannot be made.
 
     Raises:
         FileExistsError: there is such a file, or a file stands where its folder should be.

@@ -1,4 +1,4 @@
-"""The words of a class as one line of text, for clients that show and edit nothing but lines of text."""
+"""The words of a class as one line of text, for clients that edit lines of text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELD = re.compile(r"\s*(?P<field>[^:;]+?)\s*:\s*(?P<start>.*)", re.DOTALL)
 
 
 def words_text(table: ConceptTable, label: str) -> str:
-    """'<concept>: <sentence>; <concept>: <sentence>; ...', or the sentence alone where there is one concept."""
+    """Return '<concept>: <sentence>; <concept>: <sentence>; ...', or the sentence alone if there is one concept."""
     row = table.sentences[table.classes.index(label)]
     if len(table.concepts) == 1:
         return row[0]
@@ -26,7 +26,7 @@ def words_text(table: ConceptTable, label: str) -> str:
 
 
 def displayed_words(concepts: ConceptTable, **options: str) -> dict[str, str]:
-    """What MONAI Label lists among the options of the model: 'words of <class>' and their text, for each class.
+    """Return the options that MONAI Label lists for the model: 'words of <class>' with their text, per class.
 
     Args:
         concepts: the table that the network reads.
@@ -36,7 +36,7 @@ def displayed_words(concepts: ConceptTable, **options: str) -> dict[str, str]:
 
 
 def read_edits(table: ConceptTable, words: Mapping[str, str | Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """The sentences that differ from the table's, as {class: {concept: sentence}}.
+    """Return the sentences that differ from the table's, as {class: {concept: sentence}}.
 
     Args:
         table: what the words are put in the place of.
@@ -88,7 +88,7 @@ def _concept(table: ConceptTable, name: str) -> str | None:
 
 
 def _check_continues(table: ConceptTable, where: str, part: str, concept: str) -> None:
-    """A part that begins no concept belongs to the sentence before it, unless it looks like a misspelt concept."""
+    """Check that a part without a concept continues a sentence and is no misspelt concept."""
     start = re.match(r"\s*([\w-]+)\s*:", part)
     if start:
         raise ValueError(f"{where} has an unknown concept '{start[1]}'{hint(start[1], table.concepts)}.")

@@ -1,4 +1,4 @@
-"""The request for concept sentences, to a person or to a language model."""
+"""Requests for concept sentences, to a person or a language model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ classes:
 
 
 def concept_prompt(classes: Sequence[str], modality: str, concepts: Sequence[str] | None = None) -> str:
-    """What to write about and how: the task, its fields and its rules, without the form of the answer.
+    """Return the task, its fields and its rules, without the form of the answer.
 
     The fields are those of section 3.1, "[class], [shape], [location], [appearance/density],
     [contour/symmetry], [internal texture] in [modality]", unless others are named.
@@ -62,7 +62,7 @@ def concept_prompt(classes: Sequence[str], modality: str, concepts: Sequence[str
 
 
 def yaml_prompt(classes: Sequence[str], modality: str, concepts: Sequence[str] | None = None) -> str:
-    """`concept_prompt` with the form of a concept table as that of the answer."""
+    """Return `concept_prompt` with a concept table as the form of the answer."""
     classes, modality, concepts = checked(classes, modality, concepts)
     fields = "\n".join(f"    {concept}: ..." for concept in concepts)
     answer = _YAML.format(modality=modality, names=", ".join(concepts), first=classes[0], fields=fields)
@@ -72,7 +72,7 @@ def yaml_prompt(classes: Sequence[str], modality: str, concepts: Sequence[str] |
 def checked(
     classes: Sequence[str], modality: str, concepts: Sequence[str] | None
 ) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
-    """The three in order and without stray whitespace; one text is split at its commas.
+    """Return classes, modality and concepts without stray whitespace; a text is split at its commas.
 
     Raises:
         ValueError: a name is empty, given twice or no text.
@@ -89,12 +89,12 @@ def checked(
 
 
 def print_prompt(classes: Sequence[str], modality: str, concepts: Sequence[str] | None = None) -> None:
-    """Print the request for concept sentences, to paste into a chat; save the answer as a concept table.
+    """Print a request for concept sentences to paste into a chat; save the answer as a concept table.
 
     Args:
         classes: names in label order, "spleen,left kidney" or a list
         modality: CT, MR, ...
-        concepts: names of the concepts, those of the paper if left out
+        concepts: names of the concepts; by default those of the paper
     """
     print(yaml_prompt(classes, modality, concepts))
 

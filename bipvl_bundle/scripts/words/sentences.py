@@ -18,18 +18,18 @@ _WORD = re.compile(r"\w(?:\S*\w)?")  # with what stands inside of it: T1-weighte
 
 
 def aggregate(row: Sequence[str]) -> str:
-    """'<First>: <second>; <third>; ... .', in which only words that are capital by nature stay capital."""
+    """Join sentences as '<First>: <second>; <third>; ... .', lower-casing all but proper capitals."""
     head, *rest = (sentence.rstrip(" .") for sentence in row)
     return f"{head}: {'; '.join(_decapitalised(part) for part in rest)}." if rest else f"{head}."
 
 
 def name_sentence(label: str, modality: str) -> str:
-    """'<Class> in a <modality> image.'"""
+    """Return '<Class> in a <modality> image.'"""
     return f"{label[0].upper()}{label[1:]} in {article(modality)} {modality} image."
 
 
 def article(word: str) -> str:
-    """'an' before a vowel sound, an initialism being spelt out: a CT, an MR, an ultrasound."""
+    """Return 'an' before a vowel sound, 'a' otherwise; initialisms are spelt out: a CT, an MR, an ultrasound."""
     initial = word[0].upper()
     return "an" if initial in (_SPOKEN_VOWELS if word[:2].isupper() else "AEIOU") else "a"
 
@@ -55,7 +55,7 @@ def exchange_sides(sentence: str) -> str:
 
 
 def deal_words(rows: Sequence[Sequence[str]], seed: int) -> tuple[tuple[str, ...], ...]:
-    """Pool the words of all sentences and deal them anew at random.
+    """Shuffle the words of all sentences over all sentences.
 
     Every sentence keeps its number of words and its punctuation. Sentences that were equal stay equal (each
     different sentence enters the pool once), so that the same classes are negatives of each other as before.

@@ -1,4 +1,4 @@
-"""A concept table asked of a language model, for a reader to correct."""
+"""The command `write_concepts`: a concept table drafted by a language model."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def write_concepts(
     attempts: int = 3,
     json_mode: bool = True,
 ) -> None:
-    """Let a language model write a concept table, unreviewed, by any OpenAI-compatible Chat Completions endpoint.
+    """Draft a concept table by a language model at any OpenAI-compatible endpoint; it needs a review.
 
-    The key is read from OPENAI_API_KEY and from nowhere else. Each structure is one request, which shows the
-    model what it wrote before: left and right can then share a sentence, and one bad answer costs one request.
+    The key is read from OPENAI_API_KEY only. There is one request per class, which shows the model the sentences
+    written so far: left and right can then share a sentence, and a bad answer costs one request.
 
     Args:
         classes: names in label order, "spleen,left kidney" or a list
         modality: CT, MR, ...
         output: the table's file, which must not exist
         model: its name at the endpoint; by default OPENAI_MODEL
-        concepts: names of the concepts, those of the paper if left out
-        base_url: of the endpoint, such as http://localhost:8000/v1; by default OPENAI_BASE_URL, or else OpenAI's
+        concepts: names of the concepts; by default those of the paper
+        base_url: URL of the endpoint, such as http://localhost:8000/v1; by default OPENAI_BASE_URL, else OpenAI's
         timeout: seconds to wait for each answer
-        retries: of a request that failed on the way, with growing pauses
-        attempts: answers asked for one structure, if they cannot be used
-        json_mode: ask the endpoint to enforce JSON; switch it off where it does not know how
+        retries: repetitions of a request that failed on the way, with growing pauses
+        attempts: answers to ask for per class if they cannot be used
+        json_mode: ask the endpoint to enforce JSON; set False if it cannot
 
     Raises:
-        ValueError: a name or a setting is missing or wrong, or what came is no such table.
+        ValueError: a name or a setting is missing or wrong, or the answer is no such table.
         OSError: the endpoint cannot be reached or answers with an error, or the file cannot be written.
         ImportError: the client library is not installed.
     """
@@ -90,7 +90,7 @@ def _ask(
     concepts: Sequence[str],
     attempts: int,
 ) -> tuple[str, ...]:
-    """The sentences of one class, in the order of the concepts."""
+    """Ask for the sentences of one class, in the order of the concepts."""
     known = {label: dict(zip(concepts, row, strict=True)) for label, row in rows.items()}
     shown = _KNOWN.format(rows=json.dumps(known, ensure_ascii=False, indent=1)) if known else ""
     talk: Conversation = [("system", task), ("user", _NEXT.format(known=shown, name=name))]
@@ -109,7 +109,7 @@ def _ask(
 
 
 def _read(answer: str, concepts: Sequence[str]) -> tuple[str, ...]:
-    """The sentences of an answer; a fence of Markdown around the JSON is let pass."""
+    """Read the sentences of an answer, ignoring a Markdown fence around the JSON."""
     text = answer.strip()
     if text.startswith("```") and text.endswith("```"):
         text = text.strip("`").removeprefix("json")

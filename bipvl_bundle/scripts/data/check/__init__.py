@@ -1,1 +1,1 @@
-"""What is wrong with a data set, told before it is trained on."""
+"""Check of a data set before training."""

@@ -1,4 +1,4 @@
-"""One case of a data set, loaded and measured; whatever is wrong with it becomes words in a report."""
+"""Check of one case: loads and measures it, and reports its problems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAMPLED = 2_000_000  # voxels that percentiles are taken of
 
 @dataclass(frozen=True)
 class Intensity:
-    """What the overlay does with the values.
+    """Intensity settings of the preprocessing.
 
     Attributes:
         window: the values that become 0 and 1 and beyond which is clipped; None for a z-score.
@@ -38,7 +38,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What a case holds. Shares are of 1; what could not be measured is None.
+    """Measurements and problems of one case. Shares are between 0 and 1; None where nothing could be measured.
 
     Attributes:
         case: its name.
@@ -79,7 +79,7 @@ class CaseReport:
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """From an entry of a datalist to its report; can be sent to another process.
+    """Callable that loads one case and returns its report; can be sent to another process.
 
     Args:
         load: the steps of the pipeline from the files to what `check` looks at: C x H x W x D, with affine.
@@ -98,7 +98,7 @@ class CaseCheck:
     intensity: Intensity
 
     def __call__(self, item: Item, section: str = "training", fold: int | None = None) -> CaseReport:
-        """The report of a case; its problems stand in it and are not raised."""
+        """Return the report of a case; problems are listed in it and not raised."""
         report = CaseReport(str(item["case"]), section, fold)
         missing = [f"{kind} {path}: there is no such file" for kind, path in files_of(item) if not os.path.isfile(path)]
         if missing:
@@ -158,7 +158,7 @@ class CaseCheck:
 
 
 def _reasons(item: Item, error: Exception) -> list[str]:
-    """Each file that cannot be read, else the first line of what the pipeline says."""
+    """Return a line for each unreadable file, or else the first line of the pipeline's error."""
     found = []
     for kind, path in files_of(item):
         try:
@@ -187,6 +187,6 @@ def _beyond(voxels: NDArray[Any], window: tuple[float, float] | None) -> float |
 
 
 def _outside(mask: NDArray[np.bool_], kept: NDArray[np.bool_]) -> int:
-    """Voxels of `mask` outside the smallest box around `kept`."""
+    """Count the voxels of `mask` outside the bounding box of `kept`."""
     box = tuple(map(slice, *generate_spatial_bounding_box(kept[None])))  # an empty one where nothing is kept
     return int(mask.sum() - mask[box].sum())

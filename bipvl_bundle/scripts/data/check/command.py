@@ -1,4 +1,4 @@
-"""Open every file of a data set and hold it against its configuration, before any training."""
+"""The command `check_data`: opens every file of a data set and compares it with the configuration."""
 
 from __future__ import annotations
 
@@ -51,27 +51,26 @@ def check_data(
     progress: bool = True,
     **overrides: Any,
 ) -> None:
-    """Check a data set against its overlay: every file is opened; at the end stands yes, or no with reasons.
+    """Check every file of a data set against its configuration and print yes or no, with the reasons.
 
-    Looks at shapes, affines, spacing, label values, the voxels of each class, NaN, and the values against the
-    intensity window; at the folds and the memory that caching takes. A case that is bad is a row of the table.
-    With a "no" the exit status is 1.
+    Checks shapes, affines, spacing, label values, voxels per class, NaN, values against the intensity window, the
+    folds, and the memory for the cache. A bad case is a row of the table. With a "no" the exit status is 1.
 
     Args:
         config_file: train.yaml and the overlays of the training, as for `check`.
         meta_file: as for `check`.
-        output: a CSV file to write, one row a case, with the voxels of every class.
-        overwrite: whether `output` may be there already.
-        workers: processes that read; 0 reads in this one.
-        max_rows: cases to print, bad ones first if there are more.
+        output: a CSV file to write, one row per case, with the voxels of every class.
+        overwrite: replace `output` if it exists.
+        workers: number of reading processes; 0 reads in this one.
+        max_rows: number of cases to print, bad ones first if there are more.
         progress: show a progress bar.
         overrides: options as for `monai.bundle run`.
 
     Raises:
-        ValueError: the configuration has problems or is not that of a training, the datalist is malformed, or
-            the folds are.
+        ValueError: the configuration has problems or is not that of a training, or the datalist or its folds are
+            malformed.
         FileNotFoundError: a config file, the datalist or the concept table is absent.
-        OSError: `output` is there already, or its folder cannot be written.
+        OSError: `output` exists, or its folder cannot be written.
     """
     if output:
         _check_output(Path(output), overwrite)
@@ -100,7 +99,7 @@ def _check_output(path: Path, overwrite: bool) -> None:
 
 
 class _Cases(Dataset[CaseReport]):
-    """The reports, made when they are asked for, in whatever process that is."""
+    """Data set whose items are the reports of cases, made on access in any process."""
 
     def __init__(self, jobs: Sequence[Job], check: CaseCheck) -> None:
         self.jobs = jobs
@@ -129,7 +128,7 @@ def _unchanged(report: Any) -> Any:
 
 
 def _unfinished_words(parser: ConfigParser) -> list[Finding]:
-    """That the concept table cannot be used yet, its class names being put in place; nothing if it can."""
+    """Return the problem of an unusable concept table, whose class names are then put in its place."""
     try:
         parser.get_parsed_content("class_names")
         return []
@@ -147,7 +146,7 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
 
 
 def _label_names(parser: ConfigParser) -> list[Finding]:
-    """That the datalist calls the labels otherwise than the concept table."""
+    """Return the problem if the datalist names the labels differently from the concept table."""
     names, exclusive, transforms = (
         parser.get_parsed_content(key) for key in ("class_names", "exclusive", "label_transforms")
     )
@@ -179,7 +178,7 @@ def _case_check(parser: ConfigParser) -> CaseCheck:
 
 
 def _plan(parser: ConfigParser) -> tuple[list[Job], Settings]:
-    """Every case with its section and the fold that holds it out, and what the configuration says of all."""
+    """Return every case with its section and held-out fold, and the settings of the configuration."""
     if "fold" not in parser:
         raise ValueError("There is no 'fold': the first config file must be train.yaml, whose data is to be checked.")
     parser.get_parsed_content("prepare_data")  # as a training would
@@ -211,7 +210,7 @@ def _memory() -> int | None:
 
 
 def _shared_cases(jobs: Sequence[Job]) -> list[Finding]:
-    """Images and patients of the training section that are in the test section too."""
+    """Yield the images and patients that are in both the training and the test section."""
     training, test = (set().union(*(identities(i) for i, s, _ in jobs if s == section)) for section in SECTIONS)
     shared = sorted(training & test)
     return [Finding(True, f"in the training and in the test section alike: {some(shared, 3)}")] if shared else []

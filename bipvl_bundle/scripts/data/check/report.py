@@ -1,4 +1,4 @@
-"""What the reports of all cases come to: tables to read, and what speaks against training on them."""
+"""Tables and findings from the reports of all cases."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from scripts.geometry.grid import AXES
 from scripts.messages.phrases import by, byte_size, some
 from scripts.messages.tables import aligned
 
-FILLED = 0.05  # of the window, by the values of a case, at least
-CLIPPED_WARNING = 0.1  # of the labelled voxels of a case
+FILLED = 0.05  # least share of the intensity window that a case's values must fill
+CLIPPED_WARNING = 0.1  # share of the labelled voxels of a case
 CLIPPED_ERROR = 0.9
-EMPTY = 0.01  # of the voxels, those that are not zero, at least
-PADDED = 2.0  # times the median size
-STRETCHED = 3.0  # times the overlay's spacing, or a part of it
-MEMORY = 0.7  # of the machine's
+EMPTY = 0.01  # least share of voxels that are not zero
+PADDED = 2.0  # ROI edge as a multiple of the median size
+STRETCHED = 3.0  # ratio of a case's spacing to the overlay's, either way
+MEMORY = 0.7  # largest share of the machine's memory for the cache
 _SHOWN = 3
 _NONE = "-"
 
 
 class Finding(NamedTuple):
-    """Something that speaks against training (`fatal`), or that a user should look at."""
+    """A finding about a data set: an error (`fatal`) or a warning."""
 
     fatal: bool
     text: str
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the configuration says.
+    """Settings of a configuration that the findings depend on.
 
     Attributes:
         class_names: foreground classes, or regions.
@@ -54,7 +54,7 @@ class Settings:
 
 
 def find_faults(reports: Sequence[CaseReport], settings: Settings) -> list[Finding]:
-    """All findings, the fatal ones first."""
+    """Return all findings, errors first."""
     bad = [report for report in reports if report.problems]
     findings = [Finding(True, f"{_of(bad, reports)} cannot be used, for the reasons above")] if bad else []
     findings += _classes(reports, settings)
@@ -64,7 +64,7 @@ def find_faults(reports: Sequence[CaseReport], settings: Settings) -> list[Findi
 
 
 def cache_bytes(reports: Sequence[CaseReport], cache_rate: float) -> float:
-    """Main memory that the cached share of the training section takes at most, before any crop."""
+    """Return the main memory in bytes that the cached training cases take at most, before any crop."""
     return cache_rate * sum(report.cached for report in reports if report.section == "training")
 
 
@@ -88,7 +88,7 @@ def _classes(reports: Sequence[CaseReport], settings: Settings) -> list[Finding]
 
 
 def _of_cases(reports: Sequence[CaseReport], spacing: Sequence[float]) -> list[Finding]:
-    """What is said of the cases that it is true of, and whether it is fatal."""
+    """Return findings that hold for some cases, with these cases."""
     rules: list[tuple[bool, str, Callable[[CaseReport], bool]]] = [
         (
             True,
@@ -155,7 +155,7 @@ def _of(found: Sequence[CaseReport], reports: Sequence[CaseReport]) -> str:
 
 
 def case_table(reports: Sequence[CaseReport], max_rows: int) -> list[str]:
-    """One line a case, aligned; those with problems first where there are more than `max_rows`."""
+    """Return one aligned line per case; cases with problems first if there are more than `max_rows`."""
     shown = list(reports)
     if len(shown) > max_rows:
         shown = sorted(shown, key=lambda report: not report.problems)[:max_rows]
@@ -168,14 +168,14 @@ def case_table(reports: Sequence[CaseReport], max_rows: int) -> list[str]:
 
 
 def problem_lines(reports: Sequence[CaseReport], max_rows: int) -> list[str]:
-    """Why cases cannot be used, one line a reason."""
+    """Return one line for each reason why a case cannot be used."""
     lines = [f"{report.case}: {problem}" for report in reports for problem in report.problems]
     left_out = len(lines) - max_rows
     return lines[:max_rows] + ([f"and {left_out} more; --output FILE.csv holds them all"] if left_out > 0 else [])
 
 
 def class_table(reports: Sequence[CaseReport], settings: Settings) -> list[str]:
-    """One line a class: the cases that hold it, how many of them each fold trains on, and its voxels in a case."""
+    """Return one line per class: its cases, how many each fold trains on, and its voxels per case."""
     counted = [report for report in reports if report.section == "training" and report.counts is not None]
     folds = [f"train {fold}" for fold in range(len(settings.training_parts))]
     lines = [["class", "cases", *folds, "fewest", "median", "most voxels"]]
@@ -189,7 +189,7 @@ def class_table(reports: Sequence[CaseReport], settings: Settings) -> list[str]:
 
 
 def csv_rows(reports: Sequence[CaseReport], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a case with every number of its report."""
+    """Return one row per case with every number of its report."""
     return [
         {
             "case": report.case,

@@ -1,1 +1,1 @@
-"""Data sets of one's own: from two folders to a datalist, an overlay and a concept table."""
+"""Description of a new data set: datalist, overlay and concept table from two folders."""

@@ -1,4 +1,4 @@
-"""The files that describe a data set of one's own, and how they come into being together."""
+"""Contents of the files that describe a new data set, and their writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def target_paths(root: Path, name: str) -> list[Path]:
-    """Overlay, datalist and concept table of a data set in the bundle at `root`; none of them exists.
+    """Return the paths of overlay, datalist and concept table of a new data set; none may exist.
 
     Raises:
         ValueError: the name will not do.
@@ -47,20 +47,20 @@ def target_paths(root: Path, name: str) -> list[Path]:
 
 
 def datalist_text(name: str, modality: str, entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The content of `dataset.json`, its entries by section."""
+    """Return the content of `dataset.json` from its entries by section."""
     content = {"name": name, "modality": {"0": modality}}
     return json.dumps(content | dict(entries), indent=1) + "\n"
 
 
 def table_text(classes: Sequence[str], modality: str) -> str:
-    """A concept table whose titles are written and whose other sentences are placeholders that no run accepts."""
+    """Return a concept table with finished titles and TODO placeholders, which no run accepts."""
     names = tuple(classes)
     titles = ConceptTable(modality, ("title",), names, tuple((name,) for name in names)).as_format("name").sentences
     lines = [
-        "# What each class looks like, one sentence a field, of ten to twenty-five words. Write what can be seen,",
-        "# and neither function nor diagnosis. Classes that look the same get the same sentence: equal sentences",
-        f"# are not set against each other. No run starts while a sentence begins with {PLACEHOLDER}. Set `reviewed`",
-        "# once a reader who knows the anatomy has read every line.",
+        "# What each class looks like: one sentence per field, of ten to twenty-five words. Write what can be seen, no",
+        "# function and no diagnosis. Give classes that look the same the same sentence: equal sentences are not set",
+        f"# against each other in training. No run starts while a sentence begins with {PLACEHOLDER}. Set `reviewed`",
+        "# to true once a reader who knows the anatomy has read every line.",
         f"modality: {_quoted(modality)}",
         "reviewed: false",
         f"concepts: [{', '.join(FIELDS)}]",
@@ -74,7 +74,7 @@ def table_text(classes: Sequence[str], modality: str) -> str:
 
 
 def write_together(texts: Mapping[Path, str]) -> None:
-    """Write every file beside its place, try the datalist, and then put all in place, or none.
+    """Write all files or none, after validating the datalist.
 
     Raises:
         OSError: a file cannot be written, or one of them came into being meanwhile.
@@ -107,7 +107,7 @@ def write_together(texts: Mapping[Path, str]) -> None:
 
 
 def _quoted(text: str) -> str:
-    """For YAML: as it stands where that is plainly text, else in quotes."""
+    """Quote a text for YAML if needed."""
     return text if re.fullmatch(r"[A-Za-z][\w ,.()/-]*", text) and not _is_keyword(text) else json.dumps(text)
 
 

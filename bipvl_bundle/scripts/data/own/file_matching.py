@@ -1,4 +1,4 @@
-"""Which label belongs to which images, told from the names of the files."""
+"""Pairing of image and label files by their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NNUNET_CHANNEL = re.compile(r"_(\d{4})$")
 
 
 class MatchedCase(NamedTuple):
-    """One case: its name, its images, one file a channel, and its label, if it has one."""
+    """One case: name, image files (one per channel), and label file if there is one."""
 
     name: str
     images: list[Path]
@@ -25,7 +25,7 @@ class MatchedCase(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """How the name that image and label share is read from a file's name."""
+    """Rule that reads the shared name of image and label from a file name."""
 
     said: str
     channels: re.Pattern[str] | None
@@ -42,7 +42,7 @@ class _Groups(NamedTuple):
 
 
 def nifti_files(folder: Path, what: str) -> list[Path]:
-    """The NIfTI files in `folder` and below, hidden ones apart, in the order of their names.
+    """Return the NIfTI files in and below `folder` sorted by name, without hidden files.
 
     Raises:
         FileNotFoundError: there is no such folder, or none in it; `what` says what was looked for.
@@ -61,7 +61,7 @@ def nifti_files(folder: Path, what: str) -> list[Path]:
 
 
 def find_files(images: Path, labels: Path) -> tuple[list[Path], list[Path]]:
-    """The image files and the label files of two folders, which may be one or lie in each other.
+    """Return image files and label files of two folders, which may be equal or nested.
 
     In one folder for both, the labels are the files with a word such as "label", "seg" or "mask" in their names.
 
@@ -120,7 +120,7 @@ def match_files(images: Path, labels: Path, channels: Sequence[str] = ()) -> tup
 
 
 def match_images(images: Path, channels: Sequence[str] = (), *, split_channels: bool = False) -> list[MatchedCase]:
-    """The cases of a folder of images without labels, their channel files together if `split_channels`."""
+    """Return the cases of a folder without labels; joins channel files if `split_channels`."""
     pattern = _channel_pattern(channels) if split_channels else None
     files = nifti_files(images, "images")
     return _cases(_by_key(files, images, _Rule("", pattern, words=False)), {}, channels)
@@ -140,7 +140,7 @@ def _channel_pattern(channels: Sequence[str]) -> re.Pattern[str]:
 
 
 def _word(words: Sequence[str]) -> re.Pattern[str]:
-    """A word that no letter touches: digits, `_`, `-` and other signs part words."""
+    """Return a pattern that finds one of the words between non-letters."""
     return re.compile(rf"(?<![a-z])(?:{'|'.join(words)})(?![a-z])")
 
 
@@ -174,7 +174,7 @@ def _grouped(of_images: Sequence[Path], images: Path, of_labels: Sequence[Path],
 
 
 def _left_over(groups: _Groups) -> str:
-    """What keeps the groups from being cases, in words; nothing if they are cases."""
+    """Return the files that have no partner or a rival, as text; empty if every case is complete."""
     lonely = [path for key, files in groups.images.items() if key not in groups.shared for _, path in files]
     unused = [path for key, files in groups.labels.items() if key not in groups.shared for path in files]
     faults = [f"{len(lonely)} images without a label ({_names(lonely)})"] if lonely else []

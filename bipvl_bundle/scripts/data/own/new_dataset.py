@@ -1,4 +1,4 @@
-"""From a folder of images and one of labels to what the bundle needs to know of them: three files of text."""
+"""The command `new_dataset`: describes a folder of images and a folder of labels in three text files."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ def new_dataset(
     bundle_root: str = ".",
     progress: bool = True,
 ) -> list[Path]:
-    """Describe a data set of your own: its overlay, its datalist with folds, and a concept table to fill in.
+    """Describe your own data set: writes its overlay, its datalist with folds, and a concept table to fill in.
 
     Writes `configs/dataset_<name>.yaml`, `data/<name>/dataset.json` and `configs/concepts/<name>.yaml` in the
-    bundle's folder: all three or none, and never over a file that is there. The volumes stay where they are.
-    The folds are made once, by patient, and written down, so that neither the seed of a training nor a case
-    that is added later changes them.
+    bundle's folder: all three or none, and never over an existing file. The volumes stay where they are. The cases
+    are split into folds once, by patient, and the folds are written down, so that neither the seed of a training
+    nor a case that is added later changes them.
 
     Args:
-        name: of the data set: letters, digits and underscores.
+        name: name of the data set: letters, digits and underscores.
         images: folder of the images, NIfTI; subfolders are read too.
-        labels: folder of the label maps, which may be the same; paired with the images by their names.
+        labels: folder of the label maps, may be the same folder; paired with the images by name.
         classes: the foreground classes in the order of their labels 1 to N, as a list or separated by commas.
-        modality: "CT", "MR", or another, as it is to stand in a sentence.
-        label_values: the values in the files, class by class, if they are not 1 to N. Lists of values make
+        modality: "CT", "MR" or another, as it stands in a sentence.
+        label_values: label values in the files, class by class, if they are not 1 to N. Lists of values make
             regions that may overlap: [[1, 2, 3], [2, 3], [3]].
-        channels: how the names of a case's channel files end, in order, if not with nnU-Net's _0000, _0001.
-        patient_pattern: regular expression whose first group, or whole match, is the patient in the name of a
-            case; cases of one patient stay in one fold.
-        test_images: folder of images to put aside as the test section.
-        test_labels: folder of their labels.
-        num_folds: of the cross-validation.
-        seed: what the cases are shuffled into folds by.
-        sample: number of cases whose voxels are read, for the window and the label values.
+        channels: endings of a case's channel files, in channel order, if not nnU-Net's _0000, _0001.
+        patient_pattern: regular expression that finds the patient in a case name, as its first group or whole
+            match; cases of one patient stay in one fold.
+        test_images: folder of test images.
+        test_labels: folder of test labels.
+        num_folds: number of folds of the cross-validation.
+        seed: seed of the split into folds.
+        sample: number of cases whose voxels are read, for the intensity window and the label values.
         relative_paths: write paths relative to the datalist, for data that moves together with the bundle.
         bundle_root: the bundle's folder.
         progress: show progress bars.
 
     Raises:
         ValueError: files without a partner (they are named), files that cannot be read, values in the labels
-            that no class has, too few patients, or a name, classes, a modality or a pattern that will not do.
+            that no class has, too few patients, or an invalid name, class, modality or pattern.
         FileNotFoundError: a folder is absent or without NIfTI files, or `bundle_root` is no bundle.
-        FileExistsError: one of the three files is there already.
+        FileExistsError: one of the three files exists.
     """
     root = Path(bundle_root)
     targets = target_paths(root, str(name))
@@ -105,7 +105,7 @@ def _names(what: str, given: str | Sequence[str]) -> list[str]:
 
 
 def _values(given: int | Sequence[Any]) -> list[Any]:
-    """As lists, which YAML knows; the command line makes one value of a list of one."""
+    """Return label values as lists for YAML; the command line turns a list of one into a value."""
     values = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     lists = [list(value) if isinstance(value, list | tuple) else value for value in values]
     for value in (v for part in lists for v in (part if isinstance(part, list) else [part])):
@@ -150,7 +150,7 @@ def _require_apart(training: Sequence[Item], test: Sequence[Item]) -> None:
 
 
 def _entry(item: Item, folder: Path | None) -> dict[str, Any]:
-    """As it stands in the datalist: paths relative to `folder`, if there is one, else absolute."""
+    """Return a datalist entry with paths relative to `folder` if given, else absolute."""
 
     def shown(path: Path) -> str:
         return Path(os.path.relpath(path, folder) if folder else os.path.abspath(path)).as_posix()

@@ -1,4 +1,4 @@
-"""The overlay of a data set of one's own: settings that its files suggest, each with its reason."""
+"""Suggested settings of a new data set, each with a reason, and the overlay's text."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ label_transforms: # from the values in the files to one channel for each region
 
 
 class DatasetPlan(NamedTuple):
-    """What the user says of the data set.
+    """What the user says about the data set.
 
     `label_values` are the values in the files, class by class; lists of them make overlapping regions.
     """
@@ -71,14 +71,14 @@ class DatasetPlan(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """A value, and why."""
+    """A suggested value and its reason."""
 
     value: Any
     reason: str
 
 
 def suggest_spacing(found: Survey) -> Suggestion:
-    """The median spacing, to two digits."""
+    """Suggest the median spacing, rounded to two digits."""
     spacings = np.array([header.grid.spacing for header in found.headers])
     value = [float(f"{length:.2g}") for length in found.median_spacing()]
     ranges = [f"{low:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}" for low, high in _ends(spacings)]
@@ -86,7 +86,7 @@ def suggest_spacing(found: Survey) -> Suggestion:
 
 
 def suggest_roi(found: Survey, spacing: Sequence[float]) -> Suggestion:
-    """The smallest edges in steps of 32 that hold nine tenths of the median volume, between 32 and 96.
+    """Suggest edges of 32, 64 or 96 voxels that hold nine tenths of the median volume.
 
     Where fewer than four cells would be left at the network's last stage, the edges that fit most tightly grow.
     """
@@ -99,7 +99,7 @@ def suggest_roi(found: Survey, spacing: Sequence[float]) -> Suggestion:
 
 
 def suggest_intensity(plan: DatasetPlan, found: Survey) -> Suggestion:
-    """A window around the labelled voxels for CT, else a z-score."""
+    """Suggest a window around the labelled voxels for CT, a z-score otherwise."""
     if plan.modality.upper() == "CT":
         return _suggest_window(found)
     if found.lowest < 0:
@@ -110,16 +110,16 @@ def suggest_intensity(plan: DatasetPlan, found: Survey) -> Suggestion:
 
 
 def suggest_flips(classes: Sequence[str]) -> Suggestion:
-    """No mirror between left and right where a class has a side in its name, and none along other axes."""
+    """Suggest flips along left-right unless a class name has a side; none along other axes."""
     sided = [name for name in classes if re.search(r"\b(left|right)\b", name.replace("_", " ").casefold())]
     if sided:
-        return Suggestion([0.0, 0.0, 0.0], f"along right, anterior, superior; a mirror would turn '{sided[0]}' over")
-    reason = "along right, anterior, superior; no class is named by its side: 0 too if only its side tells a class"
+        return Suggestion([0.0, 0.0, 0.0], f"along right, anterior, superior; a flip would mirror '{sided[0]}'")
+    reason = "along right, anterior, superior; no class name has a side; set 0 if only its side tells a class"
     return Suggestion([0.1, 0.0, 0.0], reason)
 
 
 def suggest_cache(found: Survey, spacing: Sequence[float]) -> Suggestion:
-    """The share of the cases that 16 GB hold."""
+    """Suggest the share of cases that fits into 16 GB."""
     channels = found.channels + found.label_channels
     size = float(found.sizes(spacing).prod(axis=1).sum()) * channels * VOXEL_BYTES
     share = min(1.0, CACHE / size)
@@ -128,7 +128,7 @@ def suggest_cache(found: Survey, spacing: Sequence[float]) -> Suggestion:
 
 
 def overlay_text(plan: DatasetPlan, found: Survey) -> str:
-    """The content of `dataset_<name>.yaml`."""
+    """Return the content of `dataset_<name>.yaml`."""
     name, spacing, flips = plan.name, suggest_spacing(found), suggest_flips(plan.classes)
     roi, cache, intensity = (
         suggest_roi(found, spacing.value),
@@ -137,8 +137,8 @@ def overlay_text(plan: DatasetPlan, found: Survey) -> str:
     )
     return f"""\
 # {name}: {len(plan.classes)} classes in {plan.modality}, {len(found.headers)} labelled cases.
-# On top of train.yaml or inference.yaml. A first suggestion, from the headers of all cases and the values of
-# {found.sampled} of them: change what you know better.
+# Goes on train.yaml or inference.yaml. The values are suggestions from the headers of all cases and the voxels of
+# {found.sampled} of them; change what you know better.
 
 dataset_name: {name}
 dataset_dir: "$@bundle_root + '/data/{name}'" # its dataset.json says where the volumes are
@@ -161,7 +161,7 @@ cache_rate: {cache.value} # {cache.reason}
 
 
 def _labels(plan: DatasetPlan, found: Survey) -> str:
-    """The lines that make the labels of the files into classes or regions; none where the files hold 1 to N."""
+    """Return the overlay's lines that map label values to classes or regions; empty if labels are 1 to N."""
     values = list(plan.label_values)
     if any(isinstance(value, list) for value in values):
         return f"exclusive: false # regions overlap\n{_REGIONS.format(values=values)}"

@@ -1,4 +1,4 @@
-"""What the files of a data set are like: their headers, and the values of a sample of them."""
+"""Survey of a data set: headers of all files, voxels of a sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VOXELS_A_CASE = 100_000
 
 
 class Header(NamedTuple):
-    """What a file's header says."""
+    """Header of one image file."""
 
     grid: Grid
     channels: int
@@ -30,7 +30,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Survey:
-    """A data set in numbers.
+    """Statistics of a data set.
 
     Attributes:
         headers: one for each case: the grid of its first image, the channels of all its images together.
@@ -54,16 +54,16 @@ class Survey:
         return self.headers[0].channels
 
     def median_spacing(self) -> tuple[float, ...]:
-        """The median of the cases along right, anterior and superior, mm."""
+        """Return the median spacing along right, anterior and superior, mm."""
         return tuple(np.median([header.grid.spacing for header in self.headers], axis=0).tolist())
 
     def sizes(self, spacing: Sequence[float]) -> NDArray[np.int64]:
-        """Voxels along right, anterior and superior after resampling to `spacing`, mm.  # cases x 3"""
+        """Return voxels along right, anterior, superior after resampling to `spacing` (mm).  # cases x 3"""
         return np.array([header.grid.resampled(spacing) for header in self.headers])
 
 
 def survey(cases: Sequence[MatchedCase], *, sample: int = 20, progress: bool = True) -> Survey:
-    """Read the header of every file, and evenly over the list `sample` cases in full, one at a time.
+    """Read all headers, and the voxels of `sample` cases spread evenly over the list, one at a time.
 
     Raises:
         ValueError: files that cannot be read, numbers of channels that differ from case to case, or no case to read
@@ -88,7 +88,7 @@ def survey(cases: Sequence[MatchedCase], *, sample: int = 20, progress: bool = T
 
 
 def read_header(path: Path) -> Header:
-    """The header of a NIfTI file; the last axis of a 4D file counts as channels.
+    """Read the header of a NIfTI file; the last axis of a 4D file counts as channels.
 
     Raises:
         ValueError: the file cannot be read, or is no volume.
@@ -128,7 +128,7 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def _labelled(image: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
-    """Values of the first channel where there is a label: some of them, evenly taken; none if the grids differ."""
+    """Return a sample of the first channel's values inside the label; empty if the grids differ."""
     image, mask = (array.reshape(*array.shape[:3], -1) for array in (image, label > 0))
     if image.shape[:3] != mask.shape[:3]:
         return np.empty(0)

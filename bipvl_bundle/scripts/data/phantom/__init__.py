@@ -1,1 +1,1 @@
-"""The embedded data set: abdominal CT volumes drawn from shapes."""
+"""The embedded data set: synthetic abdominal CT volumes."""

@@ -1,4 +1,4 @@
-"""The phantom's anatomy: which label and which material stands at which point of a body.
+"""Anatomy of the phantom: label and material at every point of a body.
 
 Coordinates are the body's own, in millimetres: +x to the patient's right, +y to the front, +z to the head,
 the origin in the middle of the trunk. What is painted later lies over what was painted before.
@@ -29,7 +29,7 @@ CLASS_NAMES = (
 
 
 class Material(IntEnum):
-    """What the scanner sees; a label can hold several materials."""
+    """Materials that the simulated scanner sees; a label can hold several."""
 
     AIR = 0
     FAT = 1
@@ -50,7 +50,7 @@ class Material(IntEnum):
 
 
 class Anatomy(NamedTuple):
-    """One body on one grid: the label map and the materials.  # X x Y x Z, uint8 both"""
+    """Label map and materials of one body on one grid.  # X x Y x Z, uint8 both"""
 
     labels: NDArray[np.uint8]
     materials: NDArray[np.uint8]
@@ -58,34 +58,34 @@ class Anatomy(NamedTuple):
 
 @dataclass
 class Painter:
-    """Paints shapes into an `Anatomy`, each with its own draw of size, pose and surface from `rng`."""
+    """Paints shapes into an `Anatomy` with size, pose and surface drawn from `rng`."""
 
     points: Field  # 3 x X x Y x Z
     rng: np.random.Generator
     anatomy: Anatomy
 
     def paint(self, mask: NDArray[np.bool_], material: Material, name: str | None = None) -> None:
-        """Fill `mask`; without a class name it becomes background."""
+        """Fill `mask` with a material and a class, or background without a class name."""
         self.anatomy.labels[mask] = CLASS_NAMES.index(name) + 1 if name else 0
         self.anatomy.materials[mask] = material
 
     def vary(self, values: tuple[float, ...], fraction: float) -> tuple[float, ...]:
-        """Each value times its own uniform draw from 1 ± `fraction`."""
+        """Multiply each value by its own uniform draw from 1 ± `fraction`."""
         return tuple(v * self.rng.uniform(1 - fraction, 1 + fraction) for v in values)
 
     def move(self, values: tuple[float, ...], reach: float) -> tuple[float, ...]:
-        """Each value plus its own uniform draw from ± `reach`."""
+        """Add to each value its own uniform draw from ± `reach`."""
         return tuple(v + self.rng.uniform(-reach, reach) for v in values)
 
     def blob(self, centre: tuple[float, ...], half_axes: tuple[float, ...], tilt: float = 8.0) -> Field:
-        """A superellipsoid with a bumpy surface, near `centre`, about `half_axes` large (mm)."""
+        """Draw a superellipsoid with a bumpy surface near `centre`, about `half_axes` large (mm)."""
         local = local_frame(self.points, self.move(centre, 4.0), self.move((0.0, 0.0, 0.0), tilt))
         field = superellipsoid(local, self.vary(half_axes, 0.1), self.rng.uniform(2.0, 2.7))
         return field + 0.12 * waves(self.points, self.rng, wavelength=(30.0, 60.0))
 
 
 def draw_anatomy(points: Field, rng: np.random.Generator) -> Anatomy:
-    """A random body at the given points.
+    """Draw a random body at the given points.
 
     Args:
         points: positions in the body's frame, mm.  # 3 x X x Y x Z
@@ -106,7 +106,7 @@ def draw_anatomy(points: Field, rng: np.random.Generator) -> Anatomy:
 
 
 def _paint_trunk(painter: Painter) -> NDArray[np.bool_]:
-    """Skin to peritoneum, ribs and psoas; returns where the organs of the belly may lie."""
+    """Paint skin, peritoneum, ribs and psoas; returns the mask where abdominal organs may lie."""
     x, y, z = painter.points
     rng = painter.rng
     waist = 1.0 - 0.05 * np.cos((z + rng.uniform(10, 50)) / 40.0)
@@ -127,7 +127,7 @@ def _paint_trunk(painter: Painter) -> NDArray[np.bool_]:
 
 
 def _paint_bowel(painter: Painter, cavity: NDArray[np.bool_]) -> None:
-    """Loops without a label: as bright as the stomach, so that brightness alone does not tell."""
+    """Paint unlabelled loops as bright as the stomach, so that brightness alone does not separate it."""
     loops = waves(painter.points, painter.rng, wavelength=(32.0, 48.0), count=4)
     room = superellipsoid(local_frame(painter.points, (0.0, 22.0, -30.0), (0.0, 0.0, 0.0)), (74.0, 34.0, 48.0))
     painter.paint(cavity & (room < 0) & (np.abs(loops) > 0.22), Material.BOWEL)
@@ -155,7 +155,7 @@ def _paint_spleen_liver_stomach(painter: Painter, cavity: NDArray[np.bool_]) -> 
 
 
 def _paint_kidney(painter: Painter, name: str, centre: tuple[float, float, float], bend: float) -> None:
-    """A bean, hollow towards the spine, with a darker centre; the other side's is its mirror image.
+    """Paint a bean, hollow towards the spine, with a darker centre; the other kidney is its mirror image.
 
     Both sides draw from the same distributions: only the place tells them apart.
     """
@@ -174,7 +174,7 @@ def _paint_kidney(painter: Painter, name: str, centre: tuple[float, float, float
 
 
 def _paint_spine_and_aorta(painter: Painter) -> None:
-    """A column of vertebrae with discs, arch and spinous processes, and the aorta in front of it."""
+    """Paint vertebrae with discs, arch and spinous processes, and the aorta in front of them."""
     x, y, z = painter.points
     rng = painter.rng
     bow_x, bow_y, phase = rng.uniform(-4, 4), rng.uniform(3, 6), rng.uniform(-20, 20)

@@ -1,4 +1,4 @@
-"""The embedded data set: a procedural abdominal CT, written as NIfTI in the Decathlon's layout.
+"""Writes the embedded data set, a synthetic abdominal CT, as NIfTI in the Decathlon's layout.
 
 Nothing in it is a patient. It is there so that every step of a real CT pipeline (orientation, spacing, HU
 window, patches) has something to do on a machine without data; see `phantom_anatomy` for what it shows.
@@ -33,7 +33,7 @@ def ensure_phantom(
     seed: int = 0,
     progress: bool = True,
 ) -> str:
-    """The folder of the phantom data set, made first if it is absent and finished first if it is half made.
+    """Return the phantom's folder; makes the data set if it is absent and completes a half-made one.
 
     Of several processes the first makes it, while the others wait.
 
@@ -113,7 +113,7 @@ def _recipe(num_training: int, num_test: int, seed: int) -> dict[str, int]:
 
 
 def _stored_recipe(path: Path) -> Any:
-    """The recipe in a `dataset.json` of the phantom, or None for any other file or none."""
+    """Return the recipe in a phantom's `dataset.json`, or None for any other file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -122,7 +122,7 @@ def _stored_recipe(path: Path) -> Any:
 
 
 def _check_free(root: Path, recipe: dict[str, int]) -> None:
-    """Refuse a folder with anything in it but this recipe's own half-made data set."""
+    """Raise an error if a folder holds anything but this recipe's half-made data set."""
     if not root.is_dir() or not any(root.iterdir()):
         return
     complete, half_made = _stored_recipe(root / "dataset.json"), _stored_recipe(root / _INCOMPLETE)
@@ -138,7 +138,7 @@ def _check_free(root: Path, recipe: dict[str, int]) -> None:
 
 
 def _describe(recipe: dict[str, int]) -> dict[str, Any]:
-    """The content of `dataset.json`."""
+    """Return the content of `dataset.json`."""
     sections = {"training": ("Tr", "train", "num_training"), "test": ("Ts", "test", "num_test")}
     entries = {
         section: [

@@ -1,4 +1,4 @@
-"""One phantom case: a random body in a random scanner, as a NIfTI image in HU and its label map."""
+"""One phantom case: a random body in a random scanner, as an image in HU and a label map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AXIS_CODES = ("LPS", "RAS", "PIR", "RPI", "LAS", "SLA")
 
 
 class Tissue(NamedTuple):
-    """How a material looks in CT, in HU."""
+    """Appearance of a material in CT, in HU."""
 
     mean: float
     spread: float  # largest difference of one patient's mean from `mean`
@@ -53,7 +53,7 @@ class PhantomCase(NamedTuple):
 
 
 def draw_case(seed: int, section: int, index: int) -> PhantomCase:
-    """The case `index` of a section: the same whatever other cases are made.
+    """Draw case `index` of a section; it does not depend on other cases.
 
     Args:
         seed: the data set's seed.
@@ -70,7 +70,7 @@ def draw_case(seed: int, section: int, index: int) -> PhantomCase:
 
 
 def _draw_grid(rng: np.random.Generator) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-    """An axial scan's affine (RAS+, mm) and shape: in-plane 2.4 to 3.2 mm, slices 4 to 6 mm."""
+    """Draw an axial scan's affine (RAS+, mm) and shape: in-plane 2.4 to 3.2 mm, slices 4 to 6 mm."""
     in_plane = rng.uniform(2.4, 3.2)
     spacing = np.array([in_plane, in_plane, rng.uniform(4.0, 6.0)])
     extent = np.array([rng.uniform(246, 256), rng.uniform(182, 192), rng.uniform(228, 240)])
@@ -82,7 +82,7 @@ def _draw_grid(rng: np.random.Generator) -> tuple[NDArray[np.float64], tuple[int
 def _body_points(
     affine: NDArray[np.float64], shape: tuple[int, ...], centre: NDArray[np.float64], rng: np.random.Generator
 ) -> Field:
-    """Each voxel's place in the frame of a body that lies turned, shifted, scaled and a little warped.
+    """Return each voxel's position in the frame of a rotated, shifted, scaled and slightly warped body.
 
     Returns:
         Millimetres, RAS+.  # 3 x X x Y x Z
@@ -97,7 +97,7 @@ def _body_points(
 
 
 def _acquire(anatomy: Anatomy, spacing: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int16]:
-    """Materials to HU: one mean a patient and material, texture, the scanner's blur and noise."""
+    """Simulate HU from materials: a mean per patient and material, texture, the scanner's blur and noise."""
     tissues = [TISSUES[material] for material in Material]
     means = np.array([tissue.mean + tissue.spread * rng.uniform(-1, 1) for tissue in tissues])
     textures = np.array([tissue.texture for tissue in tissues])
@@ -110,13 +110,13 @@ def _acquire(anatomy: Anatomy, spacing: NDArray[np.float64], rng: np.random.Gene
 
 
 def _noise(shape: tuple[int, ...], sigma: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Gaussian noise smoothed over `sigma` voxels, of standard deviation 1."""
+    """Return Gaussian noise smoothed over `sigma` voxels, with standard deviation 1."""
     noise = gaussian_filter(rng.standard_normal(shape), sigma)
     return np.asarray(noise / noise.std())
 
 
 def _store(array: NDArray[np.int16] | NDArray[np.uint8], affine: NDArray[np.float64], codes: str) -> nib.Nifti1Image:
-    """An array that stands in RAS order, stored in the order of `codes`; world coordinates stay."""
+    """Reorder an array from RAS to the axis order of `codes`; world coordinates stay."""
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
     image = nib.Nifti1Image(array, affine).as_reoriented(turn)
     image.set_qform(image.affine, code=1)

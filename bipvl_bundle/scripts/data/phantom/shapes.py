@@ -1,4 +1,4 @@
-"""The few implicit shapes that the phantom's anatomy is built from.
+"""Implicit shapes of the phantom's anatomy.
 
 A shape is a field over points in millimetres that is negative inside, zero on the surface and grows outwards;
 1 is about one radius outside. Points and fields are float32.
@@ -16,18 +16,18 @@ Field = NDArray[np.float32]
 
 
 def rotation_matrix(angles: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float32]:
-    """Rotation by `angles` in degrees about the fixed x, y and z axes, in this order.  # 3 x 3"""
+    """Return the rotation by `angles` in degrees about the fixed x, y and z axes, in this order.  # 3 x 3"""
     return np.asarray(Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), dtype=np.float32)
 
 
 def local_frame(points: Field, centre: Sequence[float], angles: Sequence[float]) -> Field:
-    """Coordinates in mm along the axes of a shape at `centre`, turned by `angles`.  # 3 x X x Y x Z"""
+    """Return coordinates in mm along the axes of a shape at `centre`, rotated by `angles`.  # 3 x X x Y x Z"""
     offsets = points - np.asarray(centre, dtype=np.float32)[:, None, None, None]
     return np.einsum("ji,jxyz->ixyz", rotation_matrix(angles), offsets, optimize=True)
 
 
 def superellipsoid(local: Field, half_axes: Sequence[float], exponent: float = 2.0) -> Field:
-    """(Σ |x_i / a_i|^e)^(1/e) - 1: an ellipsoid at e = 2, boxier above.
+    """Evaluate (Σ |x_i / a_i|^e)^(1/e) - 1: an ellipsoid at e = 2, boxier above.
 
     Args:
         local: coordinates in the shape's own frame, mm.  # 3 x X x Y x Z
@@ -39,7 +39,7 @@ def superellipsoid(local: Field, half_axes: Sequence[float], exponent: float = 2
 
 
 def tube(points: Field, centreline: NDArray[np.float64], radii: NDArray[np.float64]) -> Field:
-    """Union of balls strung along a line: min_j |p - c_j| / r_j - 1.
+    """Evaluate the union of balls along a line: min_j |p - c_j| / r_j - 1.
 
     Args:
         points: mm.  # 3 x X x Y x Z
@@ -54,20 +54,20 @@ def tube(points: Field, centreline: NDArray[np.float64], radii: NDArray[np.float
 
 
 def bezier(controls: Sequence[Sequence[float]], steps: int) -> NDArray[np.float64]:
-    """A quadratic Bézier curve through the first and last of three control points.  # steps x 3"""
+    """Return a quadratic Bézier curve through the first and last of three control points.  # steps x 3"""
     t = np.linspace(0.0, 1.0, steps)[:, None]
     start, middle, end = np.asarray(controls, dtype=np.float64)
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
 
 
 def smooth_union(first: Field, second: Field, width: float) -> Field:
-    """Union of two shapes whose seam is filled over `width` (in units of the fields)."""
+    """Return the union of two shapes with the seam filled over `width` (in units of the fields)."""
     blend = np.clip(0.5 + 0.5 * (second - first) / width, 0.0, 1.0)
     return np.asarray(second + (first - second) * blend - width * blend * (1.0 - blend), dtype=np.float32)
 
 
 def waves(points: Field, rng: np.random.Generator, *, wavelength: tuple[float, float], count: int = 3) -> Field:
-    """A smooth random field: the mean of `count` plane waves of random direction and phase, within ±1.
+    """Return a smooth random field in ±1: the mean of `count` plane waves of random direction and phase.
 
     Defined in space and not on a grid, so that a shape does not depend on the scan's resolution.
 

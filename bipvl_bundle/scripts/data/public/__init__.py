@@ -1,1 +1,1 @@
-"""Public data sets in the layouts in which they are distributed."""
+"""Public data sets in their official folder layouts."""

@@ -1,4 +1,4 @@
-"""From the folder of a public data set, as it is unpacked, to a datalist with its split written down."""
+"""The command `datalist`: writes the datalist of a public data set, with its split."""
 
 from __future__ import annotations
 
@@ -48,26 +48,27 @@ def make_datalist(
 ) -> Path:
     """Write the datalist of a public data set from its official folder; nothing is copied or moved.
 
-    The cases to train on stand in section "training" with their fold, so that no seed of a training changes the
-    split; labelled cases to test on in section "test". Without `split`, the data set's own sections are kept and
-    the training cases are dealt to `num_folds` folds, by default 3; msd_brain is dealt by the paper's 349/39/96.
+    Training cases are written to the section "training" with their fold, so that the seed of a training does not
+    change the split; labelled test cases to the section "test". Without `split` the data set's own sections are kept
+    and the training cases are split into `num_folds` folds; msd_brain is split by the paper's 349/39/96.
 
     Args:
         layout: amos22, mmwhs_ct, mmwhs_mr, msd_brain, or msd for any other task of the Decathlon.
-        source: the folder as it was unpacked, such as amos22 or Task01_BrainTumour.
+        source: the unpacked folder, such as amos22 or Task01_BrainTumour.
         output: the datalist; by default datalist_<layout>.json in the source's folder.
-        split: "349/39/96", numbers of cases for training, validation and test: one fixed split, to be used with
-            num_folds 1. "388/96", training and test: folds over the first. They must add up to the cases.
-        num_folds: of the cross-validation; none but 1 where the split names validation cases.
-        seed: what the patients are shuffled by.
-        patients: CSV file with the columns case and patient, to keep a patient's cases together; the official
-            files name no patients, so that by default each case counts as one.
-        overwrite: replace a datalist that is there.
+        split: "349/39/96", the numbers of training, validation and test cases: one fixed split, to be run with
+            num_folds 1. Or "388/96", training and test: the training cases are split into folds. The numbers must
+            add up to the cases.
+        num_folds: number of folds of the cross-validation, by default 3; not with a split that has validation cases.
+        seed: seed of the split.
+        patients: CSV file with the columns case and patient, to keep a patient's cases together; without it each
+            case counts as a patient, since the official files name none.
+        overwrite: replace an existing datalist.
 
     Raises:
         ValueError: an unknown layout, a split that cannot be met, or files that do not fit the layout.
         FileNotFoundError: a folder or file of the layout is missing; the message names it and what was found.
-        FileExistsError: the output is there already, or is the data set's own dataset.json.
+        FileExistsError: the output exists, or is the data set's own dataset.json.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"There is no layout '{layout}'; expected one of {', '.join(LAYOUTS)}.")
@@ -144,7 +145,7 @@ def _content(
 
 
 def _entry(item: Item, folder: Path | None) -> Item:
-    """With paths relative to the datalist where it lies within the data set, so that both can move together."""
+    """Return a datalist entry with paths relative to the datalist if it lies within the data set, so both can move."""
 
     def shown(path: str) -> str:
         return path if folder is None else Path(os.path.relpath(path, folder)).as_posix()
@@ -158,7 +159,7 @@ def _entry(item: Item, folder: Path | None) -> Item:
 
 
 def _write(target: Path, content: Mapping[str, Any], official: Path, overwrite: bool) -> None:
-    """Whole or not at all, and only what can be read back."""
+    """Write the datalist whole or not at all, after reading it back."""
     if target == official:
         raise FileExistsError(f"'{target}' is the data set's own; give the datalist another name.")
     text = json.dumps(content, indent=1) + "\n"

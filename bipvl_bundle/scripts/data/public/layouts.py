@@ -1,4 +1,4 @@
-"""The folders of public data sets as they are unpacked: which files are the cases, and what their labels mean."""
+"""Official folder layouts of public data sets: their cases and the meaning of their labels."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class OfficialCases:
 
 
 def amos22(source: Path) -> OfficialCases:
-    """AMOS22's CT cases: `imagesTr` and `labelsTr` to train on, `imagesVa` and `labelsVa` to test on.
+    """Return AMOS22's CT cases: `imagesTr` and `labelsTr` to train on, `imagesVa` and `labelsVa` to test on.
 
     The release has labels for 200 and 100 CT cases (ids up to 500), which are the paper's numbers; those of
     `imagesTs` are not public. MR cases (ids above 500) are left out.
@@ -87,17 +87,17 @@ def _amos_ct(folder: Path) -> dict[str, Path]:
 
 
 def mmwhs_ct(source: Path) -> OfficialCases:
-    """MM-WHS's 20 labelled CT cases; the errors of `mmwhs`."""
+    """Return MM-WHS's 20 labelled CT cases; raises the errors of `mmwhs`."""
     return mmwhs(source, "ct", "CT")
 
 
 def mmwhs_mr(source: Path) -> OfficialCases:
-    """MM-WHS's 20 labelled MR cases; the errors of `mmwhs`."""
+    """Return MM-WHS's 20 labelled MR cases; raises the errors of `mmwhs`."""
     return mmwhs(source, "mr", "MR")
 
 
 def mmwhs(source: Path, prefix: str, modality: str) -> OfficialCases:
-    """`ct_train` or `mr_train`: image and label side by side, ct_train_1001_image and ct_train_1001_label.
+    """Return the cases of `ct_train` or `mr_train`: ct_train_1001_image beside ct_train_1001_label.
 
     The labels of the challenge's test cases are not public.
 
@@ -117,7 +117,7 @@ def mmwhs(source: Path, prefix: str, modality: str) -> OfficialCases:
 
 
 def msd(source: Path) -> OfficialCases:
-    """Any task of the Medical Segmentation Decathlon: the labelled cases of its own dataset.json.
+    """Return the labelled cases in the dataset.json of any task of the Medical Segmentation Decathlon.
 
     Raises:
         FileNotFoundError: no folder, no dataset.json, or a file that it lists is absent.
@@ -130,7 +130,7 @@ def msd(source: Path) -> OfficialCases:
 
 
 def msd_brain(source: Path) -> OfficialCases:
-    """Task01 of the Decathlon: 484 labelled cases of four channels (FLAIR, T1, T1 with gadolinium, T2).
+    """Return the 484 labelled cases of Decathlon Task01, of four channels (FLAIR, T1, T1 with gadolinium, T2).
 
     Raises:
         FileNotFoundError: as for `msd`.
@@ -164,7 +164,7 @@ def _require_folders(source: Path, folders: Sequence[str], layout: str) -> None:
 
 
 def _named_files(folder: Path, pattern: str, example: str) -> list[tuple[re.Match[str], Path]]:
-    """The folder's NIfTI files and what matched in each name; hidden files, which archives leave, are no cases."""
+    """Return a folder's NIfTI files with the match of each name, without hidden files, which archives leave."""
     endings = "|".join(map(re.escape, NIFTI_SUFFIXES))
     visible = [p for p in sorted(folder.iterdir()) if p.name.endswith(NIFTI_SUFFIXES) and not p.name.startswith(".")]
     matches = [(re.fullmatch(f"{pattern}({endings})", path.name), path) for path in visible]
@@ -187,7 +187,7 @@ def _by_case(files: Sequence[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def _paired(images: Mapping[str, Path], labels: Mapping[str, Path], *, names: tuple[str, str]) -> list[Item]:
-    """The cases that are in both; all of them have to be."""
+    """Return the pairs of two dictionaries with equal keys; raises an error if a key lacks its partner."""
     for one, other, what in ((images, labels, names), (labels, images, names[::-1])):
         alone = sorted(set(one) - set(other))
         if alone:

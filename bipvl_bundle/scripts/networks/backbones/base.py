@@ -1,4 +1,4 @@
-"""The contract between BiPVL-Seg and an encoder-decoder."""
+"""Contract of the backbones: an encoder-decoder whose four encoder stages can be fused with text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Fuse = Callable[[int, Tensor], Tensor]
 
 
 def identity_fuse(stage: int, features: Tensor) -> Tensor:
-    """Leave the features as they are: the adapter then is its stock network, bit for bit."""
+    """Return the features unchanged; the adapter then equals its stock network bit for bit."""
     return features
 
 
 class FusableBackbone(nn.Module):
-    """An encoder-decoder whose encoder can be fused with text after each of its four stages.
+    """Base class of the backbones: an encoder-decoder that can be fused with text after each encoder stage.
 
     A subclass holds the stock MONAI network, unchanged, and calls that network's own modules in
     ``encode_decode``. Stage n is the n-th encoder stage including its downsampling.
@@ -58,7 +58,7 @@ class FusableBackbone(nn.Module):
         return self.encode_decode(image, fuse)
 
     def _require(self, network: nn.Module, kind: type[nn.Module]) -> None:
-        """Raise TypeError where the network to adapt is not of the class that the adapter is for."""
+        """Raise a TypeError if the network is not of the class that the adapter is for."""
         if not isinstance(network, kind):
             raise TypeError(
                 f"{type(self).__name__} adapts monai.networks.nets.{kind.__name__}; found "
@@ -66,7 +66,7 @@ class FusableBackbone(nn.Module):
             )
 
     def _require_cells(self, image: Tensor) -> None:
-        """Raise ValueError where a single cell is left at the last stage that a norm takes its statistics over.
+        """Raise a ValueError if a norm of the last stage would take its statistics over a single cell.
 
         Instance norm always does, batch norm in training.
         """

@@ -1,4 +1,4 @@
-"""Swin UNETR, v1 and v2, behind the backbone contract."""
+"""Swin UNETR, v1 and v2, as a backbone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scripts.networks.backbones.base import FusableBackbone, Fuse
 
 
 class SwinUNETRBackbone(FusableBackbone):
-    """MONAI's ``SwinUNETR`` with text fused after each of its four Swin stages.
+    """Adapter of MONAI's ``SwinUNETR`` with text fused after each of its four Swin stages.
 
     At 96^3 with ``feature_size=48`` the stages are 24^3 x 96, 12^3 x 192, 6^3 x 384 and 3^3 x 768.
 

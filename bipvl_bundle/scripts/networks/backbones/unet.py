@@ -1,4 +1,4 @@
-"""U-Net behind the backbone contract."""
+"""U-Net as a backbone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STAGES = 4
 
 
 class UNetBackbone(FusableBackbone):
-    """MONAI's ``UNet`` with text fused after each of its four strided encoder layers.
+    """Adapter of MONAI's ``UNet`` with text fused after each of its four strided encoder layers.
 
     The network is nested: a level is a layer down, a skip connection around the next level, a layer up. Stages
     1 to 4 are the layers down; the layer at the bottom, which does not stride, is the bottleneck and reads the
@@ -70,7 +70,7 @@ def _levels(block: nn.Module) -> Iterator[nn.Module]:
 
 
 def _run_level(block: nn.Module, features: Tensor, fuse: Fuse, stage: int) -> Tensor:
-    """One level and all below it; below the last stage, the bottleneck."""
+    """Run one level and all below it; below the last stage, the bottleneck."""
     if stage > _STAGES:
         return block(features)
     down, skip, up = block.children()

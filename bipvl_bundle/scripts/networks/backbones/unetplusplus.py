@@ -1,4 +1,4 @@
-"""UNet++ behind the backbone contract."""
+"""UNet++ as a backbone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STAGES = (1, 2, 3, 4)
 
 
 class UNetPlusPlusBackbone(FusableBackbone):
-    """MONAI's ``BasicUNetPlusPlus`` with text fused after each of its four encoder layers that downsample.
+    """Adapter of MONAI's ``BasicUNetPlusPlus`` with text fused after its four downsampling layers.
 
     Stages 1 to 4 are the nodes x_1,0 to x_4,0 of the network's first column; every nested node reads the fused
     ones. With the default ``features`` the stages at 96^3 are 48^3 x 32, 24^3 x 64, 12^3 x 128 and 6^3 x 256.

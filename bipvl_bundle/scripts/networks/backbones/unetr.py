@@ -1,4 +1,4 @@
-"""UNETR behind the backbone contract."""
+"""UNETR as a backbone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TAPS = (4, 7, 10)  # blocks whose tokens MONAI's decoder reads, besides those o
 
 
 class UNETRBackbone(FusableBackbone):
-    """MONAI's ``UNETR`` with text fused where its decoder taps the transformer.
+    """Adapter of MONAI's ``UNETR`` with text fused where its decoder taps the transformer.
 
     Stages 1 to 3 end with blocks 4, 7 and 10 of 12, stage 4 with the last block and the norm after it. All have
     the width and the grid of the tokens: 6^3 x 768 at 96^3. Tokens are given to ``fuse`` as features on that
