@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts.benchmark.inputs import write_text_encoder
 from scripts.benchmark.setup import Setup
-from scripts.benchmark.words import write_text_encoder
 
 SIZES = {"classes": 2, "roi": 64, "feature_size": 12, "window_size": 4, "depth": 1, "stage_layers": (1, 1, 1, 1)}
 

@@ -7,10 +7,9 @@ import torch
 
 from scripts.benchmark.command import benchmark
 from scripts.benchmark.memory import peak_memory
-from scripts.benchmark.operations import count_operations
 from scripts.benchmark.run import MEASUREMENTS
 from scripts.benchmark.setup import GUIDED, PLAIN
-from scripts.benchmark.tasks import training_step
+from scripts.benchmark.tasks import count_operations, training_step
 from scripts.benchmark.timing import Stopwatch
 from scripts.networks.attention import Attention
 

@@ -8,10 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from scripts.benchmark.inputs import write_text_encoder
 from scripts.benchmark.report import Report, describe_machine
 from scripts.benchmark.run import MEASUREMENTS, Run
 from scripts.benchmark.setup import Setup
-from scripts.benchmark.words import write_text_encoder
 
 
 def benchmark(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
+from scripts.benchmark.inputs import BUNDLE
 from scripts.benchmark.setup import PLAIN, Setup
 from scripts.benchmark.tasks import forward, training_step
 from scripts.benchmark.timing import Stopwatch
-from scripts.benchmark.words import BUNDLE
 
 STATUS = Path("/proc/self/status")
 TASKS = {"forward": forward, "training step": training_step}

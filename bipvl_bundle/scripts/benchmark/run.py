@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
-from scripts.benchmark import memory, operations, pipeline, tasks, timing
+from scripts.benchmark import memory, tasks, timing
+from scripts.benchmark.inputs import write_case
 from scripts.benchmark.report import Report
 from scripts.benchmark.setup import GUIDED, PLAIN, Setup
 from scripts.benchmark.timing import Sample, Spread, Stopwatch, Task
-from scripts.benchmark.volumes import write_case
 from scripts.networks.weights import count_parameters
 
 MEASUREMENTS = ("sizes", "forward", "step", "case", "scores", "loading", "memory")
@@ -46,7 +46,7 @@ class Run:
         """Count parameters, and operations of a forward."""
         for what, count, unit in (
             ("parameters", lambda network: count_parameters(dict(network.named_parameters())), 1e6),
-            ("operations, forward", lambda network: operations.count_operations(self.setup, network), 1e9),
+            ("operations, forward", lambda network: tasks.count_operations(self.setup, network), 1e9),
         ):
             values = {name: count(network) for name, network in networks.items()}
             self.report.record(self.setup, task=what, values=values)
@@ -67,11 +67,11 @@ class Run:
         edge = self.setup.roi
         item = write_case(self.scratch / f"case_{self.setup.classes}", (edge * 3 // 2, edge, edge), self.setup.classes)
         cases = {
-            name: pipeline.whole_case(self.setup, network, item["image"], self.scratch / name)
+            name: tasks.whole_case(self.setup, network, item["image"], self.scratch / name)
             for name, network in networks.items()
         }
         samples = self._compare("whole case", cases, warmup=0)
-        after = timing.share(samples, GUIDED, pipeline.AFTER, kind=self.kind)
+        after = timing.share(samples, GUIDED, tasks.AFTER, kind=self.kind)
         self.report.count(self.setup, "case after the network", after, "{:.2%}")
         for part in samples[0].parts:
             if part != timing.TOTAL:
@@ -81,7 +81,7 @@ class Run:
     def scores(self, networks: dict[str, nn.Module]) -> None:
         """Time the metrics of one case."""
         edge = self.setup.roi
-        task = pipeline.scoring(self.setup, (edge * 5 // 2, edge * 2, edge * 3 // 2))
+        task = tasks.scoring(self.setup, (edge * 5 // 2, edge * 2, edge * 3 // 2))
         samples = self._sample("scores of a case", {"scores": task})
         self.report.count(self.setup, "scores of a case", timing.seconds(samples, "scores", kind=self.kind), "{:.2f} s")
 
@@ -91,7 +91,7 @@ class Run:
         voxels = (edge * 5 // 2, edge * 2, edge * 3 // 2)
         item = write_case(self.scratch / f"training_{self.setup.classes}", voxels, self.setup.classes)
         both = {
-            "loading": pipeline.loading(self.setup, item),
+            "loading": tasks.loading(self.setup, item),
             "training step": tasks.training_step(self.setup, networks[GUIDED]),
         }
         samples = self._sample("loading", both)

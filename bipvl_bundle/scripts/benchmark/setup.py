@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.networks.nets import SwinUNETR
 from torch import Tensor, nn
 
-from scripts.benchmark.words import BUNDLE, concepts_for
+from scripts.benchmark.inputs import BUNDLE, concepts_for
 from scripts.networks.backbones.swin_unetr import SwinUNETRBackbone
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.networks.text_encoder import StagedTextEncoder

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.benchmark.volumes import draw_balls
-from scripts.benchmark.words import concepts_for
+from scripts.benchmark.inputs import concepts_for, draw_balls
 from scripts.networks.packing import PackedSentences
 from scripts.networks.text_encoder import StagedTextEncoder
 

@@ -1,16 +1,50 @@
-"""Synthetic volumes for benchmarks."""
+"""Benchmark inputs, so that nothing is downloaded and no patient needed: words, a text encoder, volumes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from transformers import AutoTokenizer, BertConfig
 
+from scripts.words.sentences import deal_words
+from scripts.words.table import ConceptTable
+
+BUNDLE = Path(__file__).resolve().parents[2]
 SPACING = (0.75, 0.75, 2.5)  # mm: of a CT on disk; dataset_amos22.yaml resamples it to 1.5 x 1.5 x 2
 TARGET = (1.5, 1.5, 2.0)  # mm
+
+
+def concepts_for(classes: int) -> ConceptTable:
+    """Make a concept table: AMOS22's fifteen organs, and further classes with the same words shuffled.
+
+    Every further fifteen classes have sentences of the same numbers of words, and as many that are equal.
+    """
+    table = ConceptTable.load(BUNDLE / "configs" / "concepts" / "amos22.yaml")
+    rounds = math.ceil(classes / len(table.classes))
+    names = [name if turn == 0 else f"{name} {turn + 1}" for turn in range(rounds) for name in table.classes]
+    rows = list(table.sentences)
+    for turn in range(1, rounds):
+        rows += deal_words(table.sentences, turn)
+    return replace(
+        table,
+        classes=tuple(names[:classes]),
+        sentences=tuple(rows[:classes]),
+        codes=(),
+        source=f"words for {classes} classes",
+    )
+
+
+def write_text_encoder(folder: Path, **sizes: int) -> Path:
+    """Write the configuration of a BERT (BERT-base by default) and the bundle's tokenizer; no weights."""
+    AutoTokenizer.from_pretrained(BUNDLE / "models" / "text_encoder").save_pretrained(folder)
+    BertConfig.from_dict({"vocab_size": 28996, **sizes}).save_pretrained(folder)
+    return folder
 
 
 def draw_balls(shape: Sequence[int], classes: int, seed: int = 0) -> NDArray[np.uint8]:
