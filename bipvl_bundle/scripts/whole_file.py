@@ -29,6 +29,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, into a folder that is there.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write at least one row as CSV, with the keys of the first as header, into an existing folder.
 

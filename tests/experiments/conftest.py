@@ -12,8 +12,7 @@ import pytest
 import torch
 import yaml
 
-from scripts.experiments.description import ExperimentSet
-from scripts.experiments.loading import parse_set
+from scripts.experiments.description import ExperimentSet, parse_set
 
 TRAIN = """
 bundle_root: .

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.experiments.description import ExperimentSet
-from scripts.experiments.loading import parse_set
+from scripts.experiments.description import ExperimentSet, parse_set
 from scripts.experiments.runner import Runner, parameters_in
 
 ALL = [

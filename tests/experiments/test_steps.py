@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet, config_path
-from scripts.experiments.loading import parse_set
+from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet, config_path, parse_set
 from scripts.experiments.records import differences
 from scripts.experiments.steps import Run, Step, plan_runs
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from scripts.experiments.compare import remarks_on, scored_in, write_comparison
 from scripts.experiments.comparison_table import Comparison
-from scripts.experiments.description import ExperimentSet
-from scripts.experiments.loading import load_set
+from scripts.experiments.description import ExperimentSet, load_set
 from scripts.experiments.runner import Runner
 
 

@@ -12,7 +12,7 @@ from scripts.experiments.comparison import Scored, read_scores
 from scripts.experiments.comparison_table import Comparison
 from scripts.experiments.description import SPLITS, ExperimentSet
 from scripts.experiments.steps import MARKER
-from scripts.whole_file import whole_file, write_rows
+from scripts.whole_file import write_rows, write_text
 
 PER_CASE = "metrics_per_case.csv"
 
@@ -78,7 +78,7 @@ def write_comparison(output: Path, comparison: Comparison, evaluate_on: str) -> 
     print(f"\n{text}")
     output.mkdir(parents=True, exist_ok=True)
     stem = output / f"comparison_{evaluate_on}"
-    _write(stem.with_suffix(".md"), text)
+    write_text(stem.with_suffix(".md"), text)
     _replace_rows(stem.with_suffix(".csv"), comparison.summary_rows())
     _replace_rows(output / f"tests_{evaluate_on}.csv", comparison.test_rows())
     print(f"Written to {stem}.md and .csv")
@@ -91,11 +91,6 @@ def _scored(name: str, records: Sequence[tuple[Mapping[str, Any], Path]]) -> Sco
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, text: str) -> None:
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def _replace_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

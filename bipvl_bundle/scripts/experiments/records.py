@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from scripts.experiments.description import BUNDLE_ROOT
-from scripts.whole_file import whole_file
+from scripts.whole_file import write_text
 
 PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, default=str) + "
+")
 
 
 def digest(content: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from scripts.whole_file import whole_file
+from scripts.whole_file import write_text
 from scripts.words.table import ConceptTable
 
 
@@ -36,8 +36,7 @@ def write_table(table: ConceptTable, path: str | Path, note: str = "") -> None:
     comment = "".join(f"# {line}\n" for line in note.splitlines())
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
-        partial.write_text(comment + text, encoding="utf-8")
+    write_text(path, comment + text)
 
 
 def check_new_file(path: str | Path) -> None:

@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from scripts.configuration.check import check_config
-from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet
-from scripts.experiments.loading import load_set, parse_set
+from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet, load_set, parse_set
 from scripts.experiments.steps import plan_runs
 
 READY = sorted((BUNDLE_ROOT / "configs/experiments").glob("*_*.yaml"))
