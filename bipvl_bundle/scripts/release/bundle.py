@@ -193,7 +193,7 @@ def _measured(draft: Path, source: Path, scratch: Path, options: dict[str, Any])
         write_weights(smaller, half, record)
         print("scoring them in half precision ...")
         scored = measure(draft, half, scratch / "float16", precision="float16", options=options)
-        if scored.shown() == figures.shown():
+        if scored.rows() == figures.rows():
             figures, chosen = scored, half
         else:
             print("Half precision changes a figure; the weights stay in full precision.")
@@ -235,7 +235,7 @@ def _write_large_files(draft: Path, release: Release) -> None:
 
 
 def _report(target: Path, figures: Figures) -> None:
-    for row in figures.shown():
+    for row in figures.rows():
         print("  ".join(row))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{target}: {size / 1e6:.1f} MB, weights in {figures.precision}")

@@ -1,4 +1,4 @@
-"""Which modules of `scripts` a released bundle needs: what its configurations name, and what that imports."""
+"""Computes which modules of `scripts` a released bundle needs: those its configs name, and what they import."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALWAYS = ("scripts", "scripts.cli", *COMMANDS)
 
 
 def reached_files(root: Path, configs: Iterable[Path]) -> list[Path]:
-    """The files of the modules under `root`/scripts that some configurations reach, besides ``ALWAYS``.
+    """Return the files of the modules under `root`/scripts that some configurations reach, besides ``ALWAYS``.
 
     Args:
         root: the bundle's folder.
@@ -36,13 +36,13 @@ def reached_files(root: Path, configs: Iterable[Path]) -> list[Path]:
 
 
 def names_in(text: str) -> list[str]:
-    """The dotted names that begin with "scripts", comments left out."""
+    """Return the dotted names that begin with "scripts", comments left out."""
     lines = (re.sub(r"(^|\s)#.*", "", line) for line in text.splitlines())
     return [name for line in lines for name in re.findall(r"\bscripts(?:\.\w+)+", line)]
 
 
 def imports_of(file: Path) -> Iterator[str]:
-    """What a module imports of `scripts`, each name with what is taken from it, which may be a module too."""
+    """Yield what a module imports of `scripts`, each name with what is taken from it, which may be a module too."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -54,7 +54,7 @@ def imports_of(file: Path) -> Iterator[str]:
 
 
 def _files(root: Path, name: str) -> list[Path]:
-    """The module that a dotted name begins with, and the packages that it is in."""
+    """Return the module that a dotted name begins with, and the packages that it is in."""
     files, place = [], root
     for part in name.split("."):
         place = place / part
