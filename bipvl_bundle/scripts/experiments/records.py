@@ -18,8 +18,7 @@ PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "
-")
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def digest(content: Any) -> str:
