@@ -23,7 +23,7 @@ from scripts.configuration.console import prepare_console
 
 NAME = "python -m scripts.cli"
 HELP = {"--help", "-h"}
-COMMANDS = {  # module of `scripts`, and function in it
+_FUNCTIONS = {  # module of `scripts`, and function in it
     "benchmark": "benchmark.command:benchmark",
     "check": "configuration.check:check",
     "check_data": "data.check.command:check_data",
@@ -43,6 +43,14 @@ COMMANDS = {  # module of `scripts`, and function in it
 }
 
 
+def _file(place: str) -> Path:
+    return Path(__file__).parent.joinpath(*place.split(":")[0].split(".")).with_suffix(".py")
+
+
+COMMANDS = {name: place for name, place in _FUNCTIONS.items() if _file(place).is_file()}
+"""A released bundle has those alone that a user of its model needs."""
+
+
 def load_command(name: str) -> Callable[..., Any]:
     """Import and return the function of one of ``COMMANDS``."""
     module, function = COMMANDS[name].split(":")
@@ -52,10 +60,9 @@ def load_command(name: str) -> Callable[..., Any]:
 
 def summary(name: str) -> str:
     """Return the first line of a command's docstring without importing its module."""
-    module, function = COMMANDS[name].split(":")
-    file = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    node = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    place = COMMANDS[name]
+    tree = ast.parse(_file(place).read_text(encoding="utf-8"))
+    node = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == place.split(":")[1])
     return (ast.get_docstring(node) or "").split("\n")[0]
 
 

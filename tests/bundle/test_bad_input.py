@@ -248,7 +248,7 @@ def fill_disk(patch: pytest.MonkeyPatch, when: str) -> None:
 
 class TestOutput:
     @pytest.mark.parametrize("key", ["ckpt_dir", "output_dir"])
-    def test_folder_that_cannot_be_made_is_told_before_training(
+    def test_folder_that_cannot_be_made_is_reported_before_training(
         self, failing_run: FailingRun, training: dict[str, Any], tmp_path: Path, key: str
     ) -> None:
         (tmp_path / "file").write_text("in the way")

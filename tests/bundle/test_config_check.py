@@ -120,13 +120,13 @@ class TestKeys:
         problem = only(check_config(base, **options))
         assert problem.startswith("the command line: unknown key 'train#trainer#max_epoch'")
 
-    def test_a_path_that_monai_cannot_set_is_told(self, base: str, write: Write) -> None:
+    def test_a_path_that_monai_cannot_set_is_reported(self, base: str, write: Write) -> None:
         path = write("overlay.yaml", "trian#trainer#max_epochs: 3")
         problem = only(check_config([base, path]))
         assert "'trian#trainer#max_epochs' has no place in the base" in problem
         assert problem.endswith("'train#trainer#max_epochs'")
 
-    def test_losing_the_target_is_told(self, base: str, write: Write) -> None:
+    def test_losing_the_target_is_reported(self, base: str, write: Write) -> None:
         path = write("overlay.yaml", "optimizer: {lr: 0.2}")
         problem = only(check_config([base, path]))
         assert "'optimizer' replaces a component" in problem
@@ -166,7 +166,7 @@ class TestKeys:
             check_config([base, write("overlay.json", '{"max_epochs": 3, "max_epochs": 4}')])
 
     @pytest.mark.parametrize("name", ["../../X", "/X", "a/b", "", ".", "a\\nb"])
-    def test_a_name_that_leads_elsewhere_is_told(self, base: str, write: Write, name: str) -> None:
+    def test_a_name_that_leads_elsewhere_is_reported(self, base: str, write: Write, name: str) -> None:
         known = write("train.yaml", TRAIN + "dataset_name: mine\n")
         problem = only(check_config([known, write("overlay.yaml", f'dataset_name: "{name}"')]))
         assert "overlay.yaml: dataset_name" in problem
@@ -188,19 +188,19 @@ class TestLint:
             ("max_epochs: '%absent#key'", "a macro (%) or a relative id cannot be resolved"),
         ],
     )
-    def test_problem_is_told_with_its_file(self, base: str, write: Write, overlay: str, message: str) -> None:
+    def test_problem_is_reported_with_its_file(self, base: str, write: Write, overlay: str, message: str) -> None:
         path = write("overlay.yaml", overlay)
         problem = only(check_config([base, path]))
         assert message in problem
         assert message.startswith("a macro") or problem.startswith(f"{path}: ")
 
-    def test_problem_of_the_base_is_told_with_the_base(self, write: Write) -> None:
+    def test_problem_of_the_base_is_reported_with_the_base(self, write: Write) -> None:
         mine = write("mine.yaml", "a: '@b'")
         assert only(check_config([mine, write("b.yaml", "more_imports: [$import json]")])).startswith(
             f"{mine}: a: there is no 'b'"
         )
 
-    def test_import_error_is_told(self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_import_error_is_reported(self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "broken_module.py").write_text("raise OSError('no library')")
         monkeypatch.syspath_prepend(tmp_path)
         problem = only(check_config(write("mine.yaml", "a: {_target_: broken_module.A}")))

@@ -34,7 +34,7 @@ def test_server_notebook_or_test_that_loads_the_configs_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("path", "changes"), [("bundle/__main__.py", True), ("bundle/scripts.py", False)])
-def test_monai_bundle_is_told_by_its_main_module(monkeypatch: pytest.MonkeyPatch, path: str, changes: bool) -> None:
+def test_monai_bundle_is_reported_by_its_main_module(monkeypatch: pytest.MonkeyPatch, path: str, changes: bool) -> None:
     main = ModuleType("__main__")
     main.__file__ = monai.bundle.__file__.replace("bundle/__init__.py", path)
     monkeypatch.setitem(sys.modules, "__main__", main)

@@ -48,7 +48,7 @@ class TestText:
         assert MESSAGE not in str(error)
         assert error_text(error) == (MESSAGE, True)
 
-    def test_of_two_messages_of_the_bundle_the_last_is_told(self) -> None:
+    def test_of_two_messages_of_the_bundle_the_last_is_reported(self) -> None:
         with pytest.raises(FileNotFoundError) as first:
             check_config("absent.yaml")
         with pytest.raises(ValueError, match="fold") as last:
@@ -56,7 +56,7 @@ class TestText:
         last.value.__cause__ = first.value
         assert error_text(last.value) == (str(last.value), True)
 
-    def test_all_lines_of_a_message_are_told(self) -> None:
+    def test_all_lines_of_a_message_are_reported(self) -> None:
         shortage = torch.OutOfMemoryError("CUDA out of memory.")
         with pytest.raises(MemoryError) as caught:
             MemoryAdvice({"amp": False})(Engine(lambda engine, batch: None), shortage)
@@ -65,7 +65,7 @@ class TestText:
         assert text == str(caught.value)
         assert text.count("\n") == 2
 
-    def test_other_errors_are_told_by_the_first_of_the_chain(self) -> None:
+    def test_other_errors_are_reported_by_the_first_of_the_chain(self) -> None:
         assert error_text(raised({"a": "$@b + 1", "b": "$1 / 0"})) == ("ZeroDivisionError: division by zero", False)
 
     def test_fault_in_the_bundle_is_no_message(self) -> None:

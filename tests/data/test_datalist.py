@@ -11,7 +11,6 @@ import pytest
 from scripts.data.datalist import (
     datalist_sections,
     evaluation_items,
-    inference_items,
     load_datalist,
     training_items,
     validation_items,
@@ -197,54 +196,6 @@ class TestFoldsOfADataSet:
         parts = [validation_items(HIPPOCAMPUS, fold, 3) for fold in range(3)]
         assert sorted(map(len, parts)) == [66, 67, 67]
         assert len({item["case"] for part in parts for item in part}) == 200
-
-
-class TestInferenceItems:
-    @pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii"])
-    def test_one_file(self, tmp_path: Path, name: str) -> None:
-        touch(tmp_path, name)
-        assert inference_items(tmp_path / name) == [{"image": str(tmp_path / name), "case": "scan"}]
-
-    def test_folder_is_read_in_order_without_hidden_files_subfolders_and_others(self, tmp_path: Path) -> None:
-        touch(tmp_path, "b.nii.gz", "a.nii", "._b.nii.gz", "notes.txt", "sub/c.nii.gz")
-        assert [item["case"] for item in inference_items(tmp_path)] == ["a", "b"]
-
-    def test_datalist_with_bare_paths(self, dataset: Path) -> None:
-        assert [item["case"] for item in inference_items(dataset / "dataset.json")] == ["heart_8", "heart_9"]
-        assert len(inference_items(dataset / "dataset.json", "training")) == 4
-
-    def test_nothing_there_raises(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            FileNotFoundError, match=r"nothing at '.*/none'; expected a NIfTI file \(\.nii\.gz, \.nii\)"
-        ):
-            inference_items(tmp_path / "none")
-
-    def test_folder_without_nifti_raises(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a.dcm", "._x.nii.gz")
-        with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file .* among its 1 files. Subfolders are not"):
-            inference_items(tmp_path)
-
-    def test_data_sets_root_raises_and_points_at_its_datalist(self, dataset: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"Give its dataset\.json"):
-            inference_items(dataset)
-
-    def test_unsupported_type_raises(self, tmp_path: Path) -> None:
-        touch(tmp_path, "scan.dcm")
-        with pytest.raises(ValueError, match=r"scan\.dcm' is no input that can be read: expected a NIfTI"):
-            inference_items(tmp_path / "scan.dcm")
-
-    def test_two_files_that_would_share_an_output_raise(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a.nii", "a.nii.gz")
-        with pytest.raises(ValueError, match="Case 'a' is twice in folder"):
-            inference_items(tmp_path)
-
-
-def test_two_images_of_one_name_raise_before_one_result_overwrites_the_other(tmp_path: Path) -> None:
-    touch(tmp_path, "p1/scan.nii.gz", "p2/scan.nii.gz")
-    cases = [{"image": f"{p}/scan.nii.gz", "case": p} for p in ("p1", "p2")]
-    datalist = write(tmp_path, {"test": cases})
-    with pytest.raises(ValueError, match=r"two images named 'scan'.*overwrite each other"):
-        inference_items(datalist)
 
 
 class TestEvaluationItems:

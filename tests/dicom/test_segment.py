@@ -199,7 +199,7 @@ class TestArguments:
         with pytest.raises(ValueError, match=r"reads 2 images a case, a DICOM series is one"):
             run(in_channels=2)
 
-    def test_other_modality_is_told(
+    def test_other_modality_is_reported(
         self, run: Callable[..., None], options: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         words = Path(options["concepts_file"])

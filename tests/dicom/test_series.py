@@ -72,7 +72,7 @@ class TestVolume:
             dataset.WindowCenter, dataset.WindowWidth = 40, 400
         np.testing.assert_array_equal(read_series(export(datasets, "inverted")).image, plain)
 
-    def test_ct_that_is_not_in_hu_is_told(self, scan: Any, export: Export, caplog: pytest.LogCaptureFixture) -> None:
+    def test_ct_not_in_hu_is_reported(self, scan: Any, export: Export, caplog: pytest.LogCaptureFixture) -> None:
         read_series(export(scan.slices(), "hu"))
         assert not caplog.messages
         datasets = scan.slices()

@@ -31,7 +31,7 @@ def said() -> list[str]:
 
 def run(described: ExperimentSet, launch: Any, said: list[str] | None = None, **options: Any) -> dict[str, str]:
     lines: list[str] = [] if said is None else said
-    return Runner(described, launch=launch, say=lines.append, **options).run()
+    return Runner(described, launch=launch, print_line=lines.append, **options).run()
 
 
 class TestRunning:
@@ -128,14 +128,14 @@ class TestFailing:
         overlay = tmp_path / "mine.yaml"
         overlay.write_text("learning_rate: 1.0e-3\n")
         content |= {"experiments": {"full": [], "mine": [str(overlay)]}, "folds": [0]}
-        runner = Runner(parse_set(content, "the test"), launch=launch, say=lambda line: None)
+        runner = Runner(parse_set(content, "the test"), launch=launch, print_line=lambda line: None)
         runner.check()
         overlay.write_text("learning_rate: 1.0e-4\n")
         (reason,) = runner.run().values()
         assert reason.startswith("its configuration has changed since the set was started: learning_rate was 0.001")
 
     def test_interruption_stops_the_rest(self, described: ExperimentSet, launch: Any, said: list[str]) -> None:
-        runner = Runner(described, say=said.append)
+        runner = Runner(described, print_line=said.append)
 
         def interrupted(command: list[str], log: Path, environment: dict[str, str]) -> int:
             runner.processes.stop()  # as the main thread does after Ctrl-C
@@ -152,7 +152,7 @@ class TestChecking:
         Runner(described).check()
         assert not described.output.exists()
 
-    def test_every_problem_is_told_before_anything_runs(self, content: dict[str, Any]) -> None:
+    def test_every_problem_is_reported_before_anything_runs(self, content: dict[str, Any]) -> None:
         content["experiments"]["wide"] = ["absent.yaml"]
         content["experiments"]["full"]["options"] = {"max_epocs": 3}
         with pytest.raises(ValueError, match="nothing was started") as raised:
@@ -199,7 +199,7 @@ class TestChecking:
 
 
 def test_state_of_a_run(described: ExperimentSet, launch: Any) -> None:
-    runner = Runner(described, launch=launch, say=lambda line: None)
+    runner = Runner(described, launch=launch, print_line=lambda line: None)
     first = runner.runs[0]
     assert runner.state(first) == "to run"
     first.steps[0].start(first.steps[0].identity())
@@ -209,7 +209,7 @@ def test_state_of_a_run(described: ExperimentSet, launch: Any) -> None:
     runner.run()
     assert runner.state(first) == "to evaluate"
     launch.fail = lambda run_id, folder: False
-    Runner(described, launch=launch, say=lambda line: None).run()
+    Runner(described, launch=launch, print_line=lambda line: None).run()
     assert runner.state(first) == "complete"
 
 

@@ -59,7 +59,7 @@ def train(network: nn.Linear, path: Path, scores: list[float], epochs: int = 2, 
 
 
 class TestStartingModel:
-    def test_a_worse_model_is_told_and_the_better_one_is_kept(
+    def test_a_worse_model_is_reported_and_the_better_one_is_kept(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path = tmp_path / "model.pt"
@@ -70,7 +70,7 @@ class TestStartingModel:
         assert "WORSE than what this training started from, 0.4000 against 0.9000" in caplog.text
         assert "model_1.pt; to go back" in caplog.text
 
-    def test_a_better_model_is_told_too(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_better_model_is_reported_too(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         path = tmp_path / "model.pt"
         BestModel(layer(5.0), path).save()
         with caplog.at_level(logging.INFO):

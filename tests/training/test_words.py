@@ -28,7 +28,7 @@ def unreviewed(table: ConceptTable) -> ConceptTable:
     return replace(table, reviewed=False, source="organs.yaml")
 
 
-def test_unreviewed_words_are_told_once_with_the_table_and_what_to_do(
+def test_unreviewed_words_are_reported_once_with_the_table_and_what_to_do(
     unreviewed: ConceptTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare_words(torch.nn.DataParallel(Reader(unreviewed)))

@@ -76,7 +76,7 @@ class TestReading:
             ("liver", 7, r"class 'liver': expected \{concept: sentence\}, found 7"),
         ],
     )
-    def test_what_cannot_be_read_is_told_by_class_and_concept(
+    def test_what_cannot_be_read_is_reported_by_class_and_concept(
         self, table: ConceptTable, label: str, content: str, told: str
     ) -> None:
         with pytest.raises(ValueError, match=told):

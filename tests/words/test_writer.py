@@ -188,7 +188,7 @@ class TestMalformedAnswers:
             (json.dumps({**GOOD, "shape": "word " * 51}), "has 51 words, twice the 25 asked for"),
         ],
     )
-    def test_after_the_last_attempt_the_class_the_fault_and_the_answer_are_told(
+    def test_after_the_last_attempt_the_class_the_fault_and_the_answer_are_reported(
         self, write: Callable[..., Path], server: Server, tmp_path: Path, content: str, fault: str
     ) -> None:
         server.replies = [completion(content)]
@@ -201,7 +201,7 @@ class TestMalformedAnswers:
         assert len(server.requests) == 2
         assert list(tmp_path.iterdir()) == []
 
-    def test_the_fault_is_told_to_the_model_and_the_next_answer_taken(
+    def test_the_fault_is_reported_to_the_model_and_the_next_answer_taken(
         self, write: Callable[..., Path], server: Server
     ) -> None:
         server.replies = [completion("no"), completion(json.dumps(GOOD))]
@@ -318,7 +318,7 @@ class TestBeforeAnythingIsAsked:
             ({"concepts": ["name"]}, r"'name' is a key of the class itself"),
         ],
     )
-    def test_a_wrong_setting_is_told(
+    def test_a_wrong_setting_is_reported(
         self, write: Callable[..., Path], server: Server, options: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(ValueError, match=message):

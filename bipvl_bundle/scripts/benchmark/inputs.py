@@ -1,4 +1,4 @@
-"""What a benchmark reads, so that it needs no download and no patient: words, a text encoder, volumes."""
+"""Benchmark inputs, so that nothing is downloaded and no patient needed: words, a text encoder, volumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGET = (1.5, 1.5, 2.0)  # mm
 
 
 def concepts_for(classes: int) -> ConceptTable:
-    """The fifteen organs of AMOS22, six sentences each, and as many more classes of the same words dealt anew.
+    """Make a concept table: AMOS22's fifteen organs, and further classes with the same words shuffled.
 
     Every further fifteen classes have sentences of the same numbers of words, and as many that are equal.
     """
@@ -42,7 +42,7 @@ def concepts_for(classes: int) -> ConceptTable:
 
 
 def write_text_encoder(folder: Path, **sizes: int) -> Path:
-    """A BERT's configuration, BERT-base by default, with the tokenizer that the bundle carries; no weights."""
+    """Write the configuration of a BERT (BERT-base by default) and the bundle's tokenizer; no weights."""
     AutoTokenizer.from_pretrained(BUNDLE / "models" / "text_encoder").save_pretrained(folder)
     BertConfig.from_dict({"vocab_size": 28996, **sizes}).save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""What is measured, as the bundle's configurations do it: a forward, a training step, a whole case, scores, loading."""
+"""Benchmark tasks, as the bundle's configurations do them: forward, training step, whole case, scores, loading."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def training_step(setup: Setup, network: nn.Module) -> Task:
 
 
 def whole_case(setup: Setup, network: nn.Module, image: str, output: Path) -> Task:
-    """One volume through inference.yaml; parts: load, preprocess, infer, labels, save."""
+    """Task that segments one volume through inference.yaml; parts: load, preprocess, infer, labels, save."""
     parser = setup.configuration("inference.yaml", dataset_dir=image, predictions_dir=str(output))
     before, after = (
         parser.get_parsed_content(name).flatten().transforms for name in ("preprocessing", "postprocessing")
@@ -88,7 +88,7 @@ def whole_case(setup: Setup, network: nn.Module, image: str, output: Path) -> Ta
 
 
 def scoring(setup: Setup, voxels: tuple[int, int, int]) -> Task:
-    """DSC, HD95 and NSD of one case with all classes, the prediction being off by a voxel."""
+    """Task that computes DSC, HD95 and NSD of one case with all classes; the prediction is shifted by a voxel."""
     affine = torch.diag(torch.tensor([*SPACING, 1.0], dtype=torch.float64))
     label = torch.as_tensor(draw_balls(voxels, setup.classes))[None]
     names = setup.configuration("train.yaml").get_parsed_content("class_names")
@@ -101,7 +101,7 @@ def scoring(setup: Setup, voxels: tuple[int, int, int]) -> Task:
 
 
 def loading(setup: Setup, item: dict[str, str]) -> Task:
-    """One training patch from a cached case, through train.yaml's random transforms and its loader."""
+    """Task that loads one training patch of a cached case through the random transforms of train.yaml."""
     changes = {"train#dataset#data": [item], "train#dataset#progress": False, "cache_rate": 1.0}
     loader = setup.configuration("train.yaml", **changes).get_parsed_content("train#dataloader")
 
@@ -114,7 +114,7 @@ def loading(setup: Setup, item: dict[str, str]) -> Task:
 
 @torch.no_grad()
 def count_operations(setup: Setup, network: nn.Module) -> int:
-    """Floating-point operations of one forward in evaluation, the words having been read as far as they are kept.
+    """Count the floating-point operations of one forward in evaluation, with the first text stage cached.
 
     PyTorch's FlopCounterMode counts two for each multiplication of matrix products, convolutions and attention;
     not norms, activations, softmax, dropout, interpolation, nor moving data.

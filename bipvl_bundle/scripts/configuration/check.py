@@ -20,7 +20,7 @@ from monai.utils import ensure_tuple
 
 from scripts.configuration.console import prepare_console
 from scripts.configuration.files import name_problems, read_config_file
-from scripts.configuration.lint import lint, nearest_id, shown_id, walk_ids
+from scripts.configuration.lint import lint, nearest_id, printed_id, walk_ids
 from scripts.configuration.running import running_files, running_workflow
 
 __all__ = ["check", "check_config", "check_run", "config_sets"]
@@ -109,7 +109,7 @@ def check_run(entry: str = "train.yaml") -> None:
     new = [id for id in new if not _is_used(id, used)]
     if new:
         known.append(workflow.parser)  # an overlay may have brought keys of its own, rightly
-        unknown = ", ".join(f"'{shown_id(id)}' (nearest: '{nearest_id(id, known)}')" for id in new)
+        unknown = ", ".join(f"'{printed_id(id)}' (nearest: '{nearest_id(id, known)}')" for id in new)
         raise ValueError(
             f"unknown key {unknown} in an overlay file or on the command line: {entry} has no such key and "
             "nothing reads it, so it would change nothing. Correct it; `python -m scripts.configuration.check` with "
@@ -167,7 +167,7 @@ def _texts_for_switches(config: Any, known: Sequence[ConfigParser]) -> Iterator[
         old = _lookup(id, known) if meant else []
         if old and not any(isinstance(content, str) for content in old):
             hint = "None only in an overlay, as null" if meant == "None" else f"on the command line write {meant}"
-            yield id, f"'{shown_id(id)}' is the text '{value}', which would count as true; {hint}"
+            yield id, f"'{printed_id(id)}' is the text '{value}', which would count as true; {hint}"
 
 
 def _lookup(id: str, known: Iterable[ConfigParser]) -> list[Any]:
@@ -203,16 +203,16 @@ def _merge(
         found = []
         for new in [] if free else _new_ids(id, value, _lookup(id, known)):
             hint = f"the nearest known key is '{nearest_id(new, known)}'"
-            found.append((new, f"{source}: unknown key '{shown_id(new)}', which nothing reads; {hint}"))
+            found.append((new, f"{source}: unknown key '{printed_id(new)}', which nothing reads; {hint}"))
         if not extends and _loses_target(value, parser.get(id)):
-            hint = f"to change one argument write '{shown_id(id)}#{next(iter(value), 'argument')}'"
-            text = f"'{shown_id(id)}' replaces a component by a mapping without `_target_`; {hint}"
+            hint = f"to change one argument write '{printed_id(id)}#{next(iter(value), 'argument')}'"
+            text = f"'{printed_id(id)}' replaces a component by a mapping without `_target_`; {hint}"
             found.append(("", f"{source}: {text}"))
         try:
             merge_kv(parser, key, value) if extends else parser.update({id: value})
         except (KeyError, IndexError, ValueError) as error:
             hint = f"the nearest known key is '{nearest_id(id, known)}'"
-            found = [("", f"{source}: '{shown_id(id)}' has no place in the base ({error}); {hint}")]
+            found = [("", f"{source}: '{printed_id(id)}' has no place in the base ({error}); {hint}")]
         yield from found
 
 

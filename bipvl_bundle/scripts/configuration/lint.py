@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigComponent, ConfigParser, ReferenceResolver
 
-__all__ = ["lint", "nearest_id", "shown_id", "walk_ids"]
+__all__ = ["lint", "nearest_id", "printed_id", "walk_ids"]
 
 
 def lint(parser: ConfigParser) -> Iterator[tuple[str, str]]:
@@ -28,11 +28,11 @@ def lint(parser: ConfigParser) -> Iterator[tuple[str, str]]:
         if isinstance(item, ConfigComponent) and not item.is_disabled():
             for argument, text in _component_problems(item):
                 place = f"{id}{ReferenceResolver.sep}{argument}" if argument else id
-                yield place, f"{shown_id(id)}: {text}"
+                yield place, f"{printed_id(id)}: {text}"
         elif isinstance(content, str):
             for ref in (ref for ref in ReferenceResolver.match_refs_pattern(content) if ref not in items):
                 near = f"the nearest is '{nearest_id(ref, [parser])}'"
-                yield id, f"{shown_id(id)}: there is no '{shown_id(ref)}' to refer to by @; {near}"
+                yield id, f"{printed_id(id)}: there is no '{printed_id(ref)}' to refer to by @; {near}"
 
 
 def _component_problems(item: ConfigComponent) -> Iterator[tuple[str, str]]:
@@ -73,7 +73,7 @@ def _binding_problems(
         yield "", f"{name}: {error}"
 
 
-def shown_id(id: str) -> str:
+def printed_id(id: str) -> str:
     return id.replace(ReferenceResolver.sep, "#")
 
 
@@ -97,4 +97,4 @@ def nearest_id(id: str, known: Iterable[ConfigParser]) -> str:
         return not f"{candidate}{ReferenceResolver.sep}".startswith((f"{id}{ReferenceResolver.sep}", "_"))
 
     ids = (sub_id for parser in known for sub_id, _ in walk_ids(parser.get()))
-    return shown_id(max(filter(is_other, ids), key=likeness, default="none"))
+    return printed_id(max(filter(is_other, ids), key=likeness, default="none"))

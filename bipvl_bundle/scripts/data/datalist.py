@@ -1,4 +1,4 @@
-"""Datalists: reads a Decathlon `dataset.json`, a file or a folder into MONAI's list of dictionaries."""
+"""Datalists: reads a Decathlon `dataset.json` into MONAI's list of dictionaries."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def load_datalist(
     items = [_item(path, f"entry {i} of section '{section}'", e, labelled) for i, e in enumerate(entries)]
     if must_exist:
         _require_files(path, section, items)
-    return _require_unique(items, f"section '{section}' of '{path}'")
+    return require_unique(items, f"section '{section}' of '{path}'")
 
 
 def datalist_sections(dataset_dir: PathLike) -> list[str]:
@@ -116,38 +116,16 @@ def evaluation_items(
     return [{(label_key if key == "label" else key): value for key, value in item.items()} for item in items]
 
 
-def inference_items(path: PathLike, section: str = "test") -> list[Item]:
-    """Return the cases to segment: of one NIfTI file, a folder of NIfTI files, or a datalist.
+def datalist_entry(item: Item, folder: Path | None) -> Item:
+    """Return a case as a datalist has it, with paths relative to `folder` if given, else absolute."""
 
-    Args:
-        path: a `.nii` or `.nii.gz` file; a folder, whose NIfTI files are taken in the order of their names
-            (hidden files and subfolders are not); or a datalist `.json`, the way to give several files a
-            case.
-        section: which list of a datalist.
+    def listed(path: PathLike) -> str:
+        return Path(os.path.relpath(path, folder) if folder else os.path.abspath(path)).as_posix()
 
-    Returns:
-        `{"image": path or list of paths, "case": name}`, paths absolute.
-
-    Raises:
-        FileNotFoundError: nothing at `path`, or a folder without NIfTI files.
-        ValueError: a file of another type, a malformed datalist, or two files of one case.
-    """
-    source = _absolute(path)
-    if not source.exists():
-        raise FileNotFoundError(
-            f"There is nothing at '{source}'; expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}), a folder "
-            "of them, or a datalist (.json)."
-        )
-    if source.is_dir():
-        return _folder_items(source)
-    if source.suffix == ".json":
-        return _require_distinct_outputs(load_datalist(source, section, labelled=False), source)
-    if not source.name.endswith(NIFTI_SUFFIXES):
-        raise ValueError(
-            f"'{source}' is no input that can be read: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}), "
-            "a folder of them, or a datalist (.json). Convert it to NIfTI first."
-        )
-    return [{"image": str(source), "case": case_name(source.name)}]
+    images = [listed(path) for path in images_of(item)]
+    entry: Item = {"case": item["case"], "image": images if len(images) > 1 else images[0]}
+    entry |= {"label": listed(item["label"])} if item.get("label") else {}
+    return entry | {key: item[key] for key in _KEPT if key in item}
 
 
 def case_name(filename: str) -> str:
@@ -159,12 +137,13 @@ def case_name(filename: str) -> str:
     return Path(name).stem
 
 
-def _absolute(path: PathLike) -> Path:
+def absolute(path: PathLike) -> Path:
+    """Return an absolute path without "~" and "..", links as they are."""
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def _datalist_path(dataset_dir: PathLike) -> Path:
-    source = _absolute(dataset_dir)
+    source = absolute(dataset_dir)
     if source.suffix == ".json" and not source.is_dir():
         if not source.is_file():
             raise FileNotFoundError(
@@ -262,7 +241,8 @@ def _require_files(path: Path, section: str, items: list[Item]) -> None:
         )
 
 
-def _require_unique(items: list[Item], where: str) -> list[Item]:
+def require_unique(items: list[Item], where: str) -> list[Item]:
+    """Return the items; raise a ValueError if two of them are one case."""
     seen: dict[str, Item] = {}
     for item in items:
         if item["case"] in seen:
@@ -276,30 +256,3 @@ def _require_unique(items: list[Item], where: str) -> list[Item]:
             )
         seen[item["case"]] = item
     return items
-
-
-def _require_distinct_outputs(items: list[Item], datalist: Path) -> list[Item]:
-    """Raise an error if two images have one name, since label maps are named after their images."""
-    seen: dict[str, str] = {}
-    for item in items:
-        image = images_of(item)[0]
-        name = case_name(image)
-        if name in seen:
-            raise ValueError(
-                f"'{datalist}' lists two images named '{name}', {seen[name]} and {image}; their label maps would "
-                "overwrite each other. Rename one, or segment them into two folders."
-            )
-        seen[name] = image
-    return items
-
-
-def _folder_items(folder: Path) -> list[Item]:
-    visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    files = [p for p in visible if p.name.endswith(NIFTI_SUFFIXES)]
-    if not files:
-        has_datalist = (folder / "dataset.json").is_file()
-        advice = "Give its dataset.json, or its folder of images." if has_datalist else "Subfolders are not read."
-        raise FileNotFoundError(
-            f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) among its {len(visible)} files. {advice}"
-        )
-    return _require_unique([{"image": str(p), "case": case_name(p.name)} for p in files], f"folder '{folder}'")

@@ -30,8 +30,8 @@ class SafeSpacingd(Spacingd):
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         hidden = {name: entry for name, entry in data.items() if self._is_foreign(name, entry)}
-        shown = {name: entry for name, entry in data.items() if name not in hidden}
-        return {**super().__call__(shown, lazy=lazy), **hidden}
+        own = {name: entry for name, entry in data.items() if name not in hidden}
+        return {**super().__call__(own, lazy=lazy), **hidden}
 
     def _is_foreign(self, name: Hashable, entry: Any) -> bool:
         if name in self.keys or isinstance(entry, dict):

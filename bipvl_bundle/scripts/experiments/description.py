@@ -1,4 +1,4 @@
-"""A set of experiments: what it consists of, read from a YAML file or from arguments, and validated."""
+"""Data classes of a set of experiments, read from YAML or arguments and validated."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def load_set(file: str | Path | None = None, **fields: Any) -> ExperimentSet:
-    """A set from a YAML file, from arguments, or from both; an argument wins, and `options` are merged.
+    """Load a set from a YAML file, from arguments, or from both; arguments win, `options` are merged.
 
     Args:
         file: a mapping with the fields of `ExperimentSet`. Its `experiments` are a mapping from names to a list
@@ -118,7 +118,7 @@ def load_set(file: str | Path | None = None, **fields: Any) -> ExperimentSet:
 
 
 def parse_set(content: Mapping[str, Any], source: str) -> ExperimentSet:
-    """The set that a mapping describes; `source` names it in errors."""
+    """Build a set from a mapping; `source` names it in errors."""
     check_keys(content, known=FIELDS, where=source)
     for name in ("experiments", "output"):
         if not content.get(name):

@@ -17,7 +17,7 @@ PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
+    """Write a JSON file whole or not at all."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
@@ -43,14 +43,14 @@ def differences(old: Any, new: Any, id: str = "") -> Iterator[str]:
         for key in sorted({*old, *new}):
             deeper = f"{id}#{key}" if id else key
             if key not in old or key not in new:
-                yield f"{_shown(deeper)} is {'new' if key in new else 'gone'}"
+                yield f"{_without_root(deeper)} is {'new' if key in new else 'gone'}"
             else:
                 yield from differences(old[key], new[key], deeper)
     elif old != new:
-        yield f"{_shown(id)} was {_brief(old)} and is now {_brief(new)}"
+        yield f"{_without_root(id)} was {_brief(old)} and is now {_brief(new)}"
 
 
-def _shown(id: str) -> str:
+def _without_root(id: str) -> str:
     return id.removeprefix("configuration#")
 
 

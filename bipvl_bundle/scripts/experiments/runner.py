@@ -21,7 +21,7 @@ from scripts.networks.weights import count_parameters, read_weights
 Launch = Callable[[list[str], Path, Mapping[str, str]], int]
 
 
-def tell(text: str) -> None:
+def print_now(text: str) -> None:
     print(text, flush=True)  # at once in a file too
 
 
@@ -36,7 +36,7 @@ class Runner:
         only: names of the experiments to run; all by default.
         launch: runs a command with a log and further environment variables, returns its exit status; by default
             a child process.
-        say: takes each line of progress.
+        print_line: takes each line of progress.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Runner:
         *,
         only: Sequence[str] | None = None,
         launch: Launch | None = None,
-        say: Callable[[str], None] = tell,
+        print_line: Callable[[str], None] = print_now,
     ) -> None:
         self.described = described
         self.planned = plan_runs(described)
         self.runs = [run for run in self.planned if only is None or run.experiment.name in only]
         self.processes = Processes()
         self.launch = launch or self.processes.run
-        self.say = say
+        self.print_line = print_line
         self.failures: dict[str, str] = {}
         self._identities: dict[Path, Identity] = {}
         self._begun = time.monotonic()
@@ -95,7 +95,7 @@ class Runner:
                         future.result()
             except BaseException:
                 self.processes.stop()  # whatever is still waiting for its turn sees this and does nothing
-                self.say("Stopped. The same command goes on from here.")
+                self.print_line("Stopped. The same command goes on from here.")
                 raise
         return self.failures
 
@@ -152,7 +152,7 @@ class Runner:
             raise RuntimeError(f"there is no trained model in '{step.needs.folder}'.")
         resumed = step.resumable
         command = step.start(identity)
-        self.say(f"  {run}: {step.run_id}{', resumed' if resumed else ''}; log: {_relative(step.log)}")
+        self.print_line(f"  {run}: {step.run_id}{', resumed' if resumed else ''}; log: {_relative(step.log)}")
         begun = time.monotonic()
         status = self.launch(command, step.log, self._environment())
         if status:
@@ -185,7 +185,9 @@ class Runner:
         if left and self._seconds:
             mean = sum(self._seconds) / len(self._seconds)
             times += f", at most about {_duration(mean * left / self.described.jobs)} to go"
-        self.say(f"[{self._finished} of {len(self.runs)}] {run}: {text}" + (f" ({times})" if self._seconds else ""))
+        self.print_line(
+            f"[{self._finished} of {len(self.runs)}] {run}: {text}" + (f" ({times})" if self._seconds else "")
+        )
 
 
 def parameters_in(checkpoint: Path) -> int | None:

@@ -176,10 +176,10 @@ def _settings(parser: ConfigParser) -> Identity:
 def _cases(items: Sequence[Item]) -> dict[str, list[str]]:
     """Return the files of each case, relative to the bundle if within it, so that both can be moved together."""
 
-    def shown(path: Path) -> str:
+    def written(path: Path) -> str:
         return str(path.relative_to(BUNDLE_ROOT) if path.is_relative_to(BUNDLE_ROOT) else path)
 
-    files = {case_of(item): [shown(Path(path)) for _, path in files_of(item)] for item in items}
+    files = {case_of(item): [written(Path(path)) for _, path in files_of(item)] for item in items}
     return dict(sorted(files.items()))
 
 

@@ -20,6 +20,7 @@ from scripts.release.description import BUNDLE_ROOT, Release, load_release
 from scripts.release.figures import SCORES, Figures, measure, read_figures
 from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
 from scripts.release.metadata import metadata
+from scripts.release.reach import reached_files
 from scripts.training.checkpoints import load_model
 from scripts.trust.digests import write_sums
 from scripts.trust.parsing import read_mapping
@@ -146,7 +147,10 @@ def _copy_parts(draft: Path, release: Release, parser: ConfigParser) -> None:
     (draft / "configs/concepts").mkdir()
     dataset_name = _dataset_name(parser)
     shutil.copyfile(parser.get_parsed_content("concepts_file"), draft / "configs/concepts" / f"{dataset_name}.yaml")
-    shutil.copytree(BUNDLE_ROOT / "scripts", draft / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in reached_files(BUNDLE_ROOT, [*draft.glob("configs/*.yaml"), draft / "configs/infer.json"]):
+        copy = draft / file.relative_to(BUNDLE_ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
     shutil.copyfile(BUNDLE_ROOT / "LICENSE", draft / "LICENSE")
     text_encoder, folder = str(parser.get_parsed_content("text_encoder")), draft / "models/text_encoder"
     if Path(text_encoder).is_dir():
@@ -189,7 +193,7 @@ def _measured(draft: Path, source: Path, scratch: Path, options: dict[str, Any])
         write_weights(smaller, half, record)
         print("scoring them in half precision ...")
         scored = measure(draft, half, scratch / "float16", precision="float16", options=options)
-        if scored.shown() == figures.shown():
+        if scored.rows() == figures.rows():
             figures, chosen = scored, half
         else:
             print("Half precision changes a figure; the weights stay in full precision.")
@@ -231,7 +235,7 @@ def _write_large_files(draft: Path, release: Release) -> None:
 
 
 def _report(target: Path, figures: Figures) -> None:
-    for row in figures.shown():
+    for row in figures.rows():
         print("  ".join(row))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{target}: {size / 1e6:.1f} MB, weights in {figures.precision}")

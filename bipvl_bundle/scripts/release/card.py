@@ -62,7 +62,7 @@ def card(
         split=SPLITS[figures.evaluate_on],
         tolerance=f"{figures.nsd_tolerance:g}",
         table="\n".join(
-            markdown(["class", *(title for _, title in METRICS.values()), "missed", "cases"], figures.shown())
+            markdown(["class", *(title for _, title in METRICS.values()), "missed", "cases"], figures.rows())
         ),
         table_name=f"{dataset_name}.yaml",
         dataset_name=dataset_name,

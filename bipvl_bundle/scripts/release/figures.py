@@ -43,10 +43,10 @@ class Figures:
         """Return one summary per class, and last the mean of the classes."""
         return summarise(Scored("release", "release", {(0, 0): read_scores(self.folder / SCORES)}))
 
-    def shown(self) -> list[list[str]]:
+    def rows(self) -> list[list[str]]:
         """Return a row of text per summary: class, metrics with standard deviation over cases, missed, cases."""
         return [
-            [s.class_name, *(_shown(s, metric) for metric in METRICS), str(s.missed), str(s.cases)]
+            [s.class_name, *(_cell(s, metric) for metric in METRICS), str(s.missed), str(s.cases)]
             for s in self.summaries()
         ]
 
@@ -124,7 +124,7 @@ def measure(bundle: Path, weights: Path, folder: Path, *, precision: str, option
     return Figures(folder, options["evaluate_on"], options["nsd_tolerance"], digest_of(weights), precision)
 
 
-def _shown(summary: Summary, metric: str) -> str:
+def _cell(summary: Summary, metric: str) -> str:
     scale, _ = METRICS[metric]
     mean, deviation = summary.mean[metric] * scale, summary.sd_cases[metric] * scale
     if math.isnan(mean):

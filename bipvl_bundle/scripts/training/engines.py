@@ -106,7 +106,7 @@ class ValidateAtEnd:
         self.best_model = best_model
 
     @property
-    def judges(self) -> bool:
+    def has_cases(self) -> bool:
         return len(cast(DataLoader, self.validator.data_loader)) > 0
 
     def attach(self, engine: Engine) -> None:
@@ -114,7 +114,7 @@ class ValidateAtEnd:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def warn(self, engine: Engine) -> None:
-        if not self.judges:
+        if not self.has_cases:
             logger.warning(
                 "There is no case to validate on: the model of the last epoch will be kept, however good or bad. To "
                 "have it judged, set some labelled cases aside (the folds; on MONAI Label submit more, or raise "
@@ -125,9 +125,9 @@ class ValidateAtEnd:
         epoch = engine.state.epoch
         if epoch != engine.state.max_epochs:
             return
-        if self.judges and epoch % self.interval:
+        if self.has_cases and epoch % self.interval:
             self.validator.run(epoch)
-        if not self.judges and self.best_model is not None:
+        if not self.has_cases and self.best_model is not None:
             self.best_model.save()
 
 

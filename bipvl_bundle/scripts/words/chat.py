@@ -15,7 +15,7 @@ _ADVICE = {
     404: "Check the base URL, which usually ends in /v1, and the name of the model.",
     429: "Wait, or check the quota of the account.",
 }
-_SHOWN = 300  # characters of an endpoint's message that are quoted
+_QUOTED = 300  # characters of an endpoint's message that are quoted
 
 
 class Chat:
@@ -78,14 +78,14 @@ class Chat:
             raise TimeoutError(f"{where} did not answer within {self._timeout:g} s; raise --timeout.") from error
         except self._api.APIStatusError as error:
             advice = _ADVICE.get(error.status_code, "")
-            told = self._told(error.message)
+            quote = self._quote(error.message)
             # Not from the error: a traceback would show its text, and with it what an endpoint echoes of the key.
-            raise ConnectionError(f"{where} answers HTTP {error.status_code} ({told}). {advice}".rstrip()) from None
+            raise ConnectionError(f"{where} answers HTTP {error.status_code} ({quote}). {advice}".rstrip()) from None
         except self._api.APIConnectionError as error:
-            cause = self._told(str(error.__cause__ or error))
+            cause = self._quote(str(error.__cause__ or error))
             raise ConnectionError(f"{where} cannot be reached ({cause}). Check base URL and network.") from error
         except (self._api.APIError, ValueError) as error:
-            raise ValueError(f"{where} does not speak the protocol: {self._told(str(error))}") from None
+            raise ValueError(f"{where} does not speak the protocol: {self._quote(str(error))}") from None
         return self._text(reply, where)
 
     def _text(self, reply: Any, where: str) -> str:
@@ -94,24 +94,24 @@ class Chat:
             message, reason = choice.message, choice.finish_reason
             refusal, content = getattr(message, "refusal", None), message.content
         except (AttributeError, IndexError, TypeError):
-            raise ValueError(f"{where} does not speak the protocol; it sent: {self._told(str(reply))}") from None
+            raise ValueError(f"{where} does not speak the protocol; it sent: {self._quote(str(reply))}") from None
         if refusal:
-            raise ValueError(f"{where} refuses: {self._told(refusal)}")
+            raise ValueError(f"{where} refuses: {self._quote(refusal)}")
         if reason == "content_filter":
             raise ValueError(f"{where} refuses: its content filter stopped the answer.")
         if reason == "length":
             raise ValueError(
-                f"{where} stopped before the end of its answer (it began: {self._told(content)}), at its limit of "
+                f"{where} stopped before the end of its answer (it began: {self._quote(content)}), at its limit of "
                 "tokens. Raise the limit at the endpoint, or take another model."
             )
         if not isinstance(content, str) or not content.strip():
             raise ValueError(f"{where} sent an empty answer.")
         return content
 
-    def _told(self, text: Any) -> str:
+    def _quote(self, text: Any) -> str:
         """Shorten a text from outside to one line without the key."""
         line = " ".join(str(text).split()).replace(self._key, "***")
-        return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+        return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}..."
 
 
 def _client_library() -> Any:

@@ -27,7 +27,7 @@ _KNOWN = """These are written already; repeat a sentence word for word where the
 _AGAIN = "That cannot be used: {fault} Answer again, with the JSON object alone."
 _NOTE = """Written by the language model {model} and read by nobody yet. Read every sentence, correct it, and set
 `reviewed` to true once a reader with radiological training has done so."""
-_SHOWN = 200  # characters of an answer that are quoted
+_QUOTED = 200  # characters of an answer that are quoted
 
 
 def write_concepts(
@@ -92,8 +92,8 @@ def _ask(
 ) -> tuple[str, ...]:
     """Ask for the sentences of one class, in the order of the concepts."""
     known = {label: dict(zip(concepts, row, strict=True)) for label, row in rows.items()}
-    shown = _KNOWN.format(rows=json.dumps(known, ensure_ascii=False, indent=1)) if known else ""
-    talk: Conversation = [("system", task), ("user", _NEXT.format(known=shown, name=name))]
+    written = _KNOWN.format(rows=json.dumps(known, ensure_ascii=False, indent=1)) if known else ""
+    talk: Conversation = [("system", task), ("user", _NEXT.format(known=written, name=name))]
     answer, fault = "", ""
     for _ in range(attempts):
         answer = chat.answer(talk, about=f"class '{name}'")
@@ -104,7 +104,7 @@ def _ask(
             talk += [("assistant", answer), ("user", _AGAIN.format(fault=fault))]
     raise ValueError(
         f"Class '{name}': {chat.model} at {chat.endpoint} gave {attempts} answer(s), none of which can be used. The "
-        f"last: {fault} It begins: {answer[:_SHOWN]!r}. Nothing was written; try again, or another model."
+        f"last: {fault} It begins: {answer[:_QUOTED]!r}. Nothing was written; try again, or another model."
     )
 
 

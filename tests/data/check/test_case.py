@@ -184,7 +184,7 @@ class TestProblems:
         Path(item["image"]).unlink()
         assert measure(item).problems == [f"image {item['image']}: there is no such file"]
 
-    def test_of_both_volumes_are_told(self, item: Item, arrays: dict[str, np.ndarray]) -> None:
+    def test_of_both_volumes_are_reported(self, item: Item, arrays: dict[str, np.ndarray]) -> None:
         save(Path(item["image"]), put(arrays["image"], np.nan))
         save(Path(item["label"]), put(arrays["label"], 9))
         assert len(measure(item).problems) == 2

@@ -72,7 +72,7 @@ class TestMatchFiles:
         ]
         assert "without words" in how
 
-    def test_files_of_one_name_are_told_apart_by_their_folders(self, tmp_path: Path) -> None:
+    def test_files_of_one_name_are_reported_apart_by_their_folders(self, tmp_path: Path) -> None:
         folder = touch(tmp_path, "p1/dwi p1/label p2/dwi p2/label")
         with pytest.raises(ValueError, match=r"2 images without a label \(p1/dwi\.nii\.gz, p2/dwi\.nii\.gz\)"):
             match_files(folder, folder)

@@ -118,7 +118,7 @@ class TestAmos22:
         with pytest.raises(ValueError, match=r"The split is 160; expected numbers of cases"):
             make_datalist("amos22", str(amos), split=160, overwrite=True)  # type: ignore[arg-type] - Fire's int
 
-    def test_incomplete_release_is_told(self, amos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_incomplete_release_is_reported(self, amos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         make_datalist("amos22", str(amos))
         said = capsys.readouterr().out
         assert "5 training cases, folds of 2, 2, 1; 2 test cases" in said
@@ -144,7 +144,7 @@ class TestAmos22:
         with pytest.raises(FileNotFoundError, match=r"Complete or correct it\.$"):
             make_datalist("amos22", str(amos.parent))
 
-    def test_folder_one_level_up_is_told(self, amos: Path) -> None:
+    def test_folder_one_level_up_is_reported(self, amos: Path) -> None:
         with pytest.raises(FileNotFoundError, match=rf"one level down: give '{amos}'"):
             make_datalist("amos22", str(amos.parent))
 

@@ -87,7 +87,7 @@ def check_data(
     if output:
         write_rows(Path(output), csv_rows(reports, settings.class_names))
     findings = [*words, *_label_names(parser), *_shared_cases(jobs), *find_faults(reports, settings)]
-    _tell(reports, settings, findings, max_rows)
+    _print_all(reports, settings, findings, max_rows)
     if any(finding.fatal for finding in findings):
         raise SystemExit(1)
 
@@ -216,7 +216,7 @@ def _shared_cases(jobs: Sequence[Job]) -> list[Finding]:
     return [Finding(True, f"in the training and in the test section alike: {some(shared, 3)}")] if shared else []
 
 
-def _tell(reports: Sequence[CaseReport], settings: Settings, findings: Sequence[Finding], max_rows: int) -> None:
+def _print_all(reports: Sequence[CaseReport], settings: Settings, findings: Sequence[Finding], max_rows: int) -> None:
     for block in (case_table(reports, max_rows), class_table(reports, settings), problem_lines(reports, max_rows)):
         print("\n".join([*block, ""]) if block else "", end="\n" if block else "")
     total = sum(report.section == "training" for report in reports)

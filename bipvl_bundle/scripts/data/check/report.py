@@ -19,7 +19,7 @@ EMPTY = 0.01  # least share of voxels that are not zero
 PADDED = 2.0  # ROI edge as a multiple of the median size
 STRETCHED = 3.0  # ratio of a case's spacing to the overlay's, either way
 MEMORY = 0.7  # largest share of the machine's memory for the cache
-_SHOWN = 3
+_NAMED = 3
 _NONE = "-"
 
 
@@ -81,7 +81,7 @@ def _classes(reports: Sequence[CaseReport], settings: Settings) -> list[Finding]
             continue
         for fold, part in enumerate(settings.training_parts):
             if not holding & part:
-                found = f"class '{name}' is in no case that fold {fold} trains on ({some(sorted(holding), _SHOWN)})"
+                found = f"class '{name}' is in no case that fold {fold} trains on ({some(sorted(holding), _NAMED)})"
                 text = f"{found}: split the cases anew, by 'fold' keys or another seed"
                 findings.append(Finding(fold == settings.fold, text))
     return findings
@@ -151,19 +151,19 @@ def _sizes(reports: Sequence[CaseReport], settings: Settings) -> list[Finding]:
 
 
 def _of(found: Sequence[CaseReport], reports: Sequence[CaseReport]) -> str:
-    return f"{len(found)} of {len(reports)} cases ({some((report.case for report in found), _SHOWN)})"
+    return f"{len(found)} of {len(reports)} cases ({some((report.case for report in found), _NAMED)})"
 
 
 def case_table(reports: Sequence[CaseReport], max_rows: int) -> list[str]:
     """Return one aligned line per case; cases with problems first if there are more than `max_rows`."""
-    shown = list(reports)
-    if len(shown) > max_rows:
-        shown = sorted(shown, key=lambda report: not report.problems)[:max_rows]
+    printed = list(reports)
+    if len(printed) > max_rows:
+        printed = sorted(printed, key=lambda report: not report.problems)[:max_rows]
     windowed = any(report.clipped is not None for report in reports)
     share = ["clipped", "labelled"] if windowed else ["nonzero"]
     lines = [["case", "fold", "voxels", "mm", "axes", "resampled", "values", *share, "classes", "usable"]]
-    lines += [[*_cells(r), *_shares(r, windowed), _present(r), "NO" if r.problems else "yes"] for r in shown]
-    left_out = len(reports) - len(shown)
+    lines += [[*_cells(r), *_shares(r, windowed), _present(r), "NO" if r.problems else "yes"] for r in printed]
+    left_out = len(reports) - len(printed)
     return aligned(lines) + ([f"and {left_out} more; --output FILE.csv holds them all"] if left_out else [])
 
 

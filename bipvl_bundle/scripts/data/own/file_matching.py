@@ -12,7 +12,7 @@ from scripts.messages.phrases import some
 
 LABEL_WORDS = ("labels?", "lbls?", "segmentations?", "segm?", "masks?", "gt", "annotations?", "contours?")
 IMAGE_WORDS = ("images?", "imgs?", "volumes?", "vol", "scans?", "ct", "mri?", r"t[12]w?(?!\d)", "flair", "orig", "raw")
-_SHOWN = 5
+_NAMED = 5
 _NNUNET_CHANNEL = re.compile(r"_(\d{4})$")
 
 
@@ -52,7 +52,7 @@ def nifti_files(folder: Path, what: str) -> list[Path]:
     visible = [p for p in sorted(folder.rglob("*")) if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
     files = [p for p in visible if p.is_file() and p.name.endswith(NIFTI_SUFFIXES)]
     if not files:
-        found = ", ".join(sorted({"".join(p.suffixes[-2:]) for p in visible if p.is_file()})[:_SHOWN]) or "no files"
+        found = ", ".join(sorted({"".join(p.suffixes[-2:]) for p in visible if p.is_file()})[:_NAMED]) or "no files"
         raise FileNotFoundError(
             f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) for {what}, found {found}. "
             "Convert the volumes to NIfTI, or correct the path."
@@ -185,7 +185,7 @@ def _left_over(groups: _Groups) -> str:
             faults.append(f"several images for one label ({_names([path for _, path in groups.images[key]])})")
         if len(groups.labels[key]) > 1:
             faults.append(f"several labels for one image ({_names(groups.labels[key])})")
-    return "; ".join(faults[:_SHOWN])
+    return "; ".join(faults[:_NAMED])
 
 
 def _cases(

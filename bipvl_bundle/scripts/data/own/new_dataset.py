@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.data.cases import Item
+from scripts.data.datalist import datalist_entry
 from scripts.data.own.dataset_files import datalist_text, table_text, target_paths, write_together
 from scripts.data.own.file_matching import MatchedCase, match_files, match_images
 from scripts.data.own.suggestions import DatasetPlan, overlay_text
@@ -87,13 +88,13 @@ def new_dataset(
     _check_labels(plan, found)
     folder = targets[1].parent if relative_paths else None
     entries = {
-        "training": [_entry(item, folder) | {"fold": item["fold"]} for item in training_items],
-        "test": [_entry(item, folder) for item in test_items],
+        "training": [datalist_entry(item, folder) for item in training_items],
+        "test": [datalist_entry(item, folder) for item in test_items],
     }
     datalist = datalist_text(plan.name, plan.modality, entries)
     texts = (overlay_text(plan, found), datalist, table_text(plan.classes, plan.modality))
     write_together(dict(zip(targets, texts, strict=True)))
-    _tell(cases, len(test), how, [os.path.relpath(path, root) for path in targets])
+    _print_summary(cases, len(test), how, [os.path.relpath(path, root) for path in targets])
     return targets
 
 
@@ -149,18 +150,6 @@ def _require_apart(training: Sequence[Item], test: Sequence[Item]) -> None:
             )
 
 
-def _entry(item: Item, folder: Path | None) -> dict[str, Any]:
-    """Return a datalist entry with paths relative to `folder` if given, else absolute."""
-
-    def shown(path: Path) -> str:
-        return Path(os.path.relpath(path, folder) if folder else os.path.abspath(path)).as_posix()
-
-    images = [shown(path) for path in item["image"]]
-    entry = {"case": item["case"], "image": images if len(images) > 1 else images[0]}
-    entry |= {"label": shown(item["label"])} if item["label"] else {}
-    return entry | ({"patient": item["patient"]} if "patient" in item else {})
-
-
 def _check_labels(plan: DatasetPlan, found: Survey) -> None:
     regions, count = found.label_channels > 1, len(plan.classes)
     if regions and (found.label_channels != count or plan.label_values):
@@ -179,7 +168,7 @@ def _check_labels(plan: DatasetPlan, found: Survey) -> None:
         )
 
 
-def _tell(cases: Sequence[MatchedCase], num_test: int, how: str, written: Sequence[str]) -> None:
+def _print_summary(cases: Sequence[MatchedCase], num_test: int, how: str, written: Sequence[str]) -> None:
     overlay, datalist, table = written
     files = f"\"['configs/train.yaml','{overlay}']\""
     print(f"{len(cases)} labelled cases and {num_test} test cases, matched {how}; for example")

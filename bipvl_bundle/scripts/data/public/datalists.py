@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.data.cases import Item
-from scripts.data.datalist import PathLike, load_datalist
+from scripts.data.datalist import PathLike, datalist_entry, load_datalist
 from scripts.data.public.layouts import OfficialCases, amos22, mmwhs_ct, mmwhs_mr, msd, msd_brain
 from scripts.data.splits import (
     TRAINING,
@@ -82,7 +82,7 @@ def make_datalist(
     require_apart(training, test)
     content = _content(cases, layout, training, test, target.parent if target.is_relative_to(root) else None)
     _write(target, content, root / "dataset.json", overwrite)
-    _tell(target, cases, training, test)
+    _print_summary(target, cases, training, test)
     return target
 
 
@@ -112,7 +112,7 @@ def _partition(
     if sizes is not None and len(sizes) == 3 and num_folds not in (None, 1):
         raise ValueError(
             f"The split {'/'.join(map(str, sizes))} names the cases to validate on, which is one fold; num_folds is "
-            f"{num_folds}. Give training/test alone to deal folds, or leave num_folds out."
+            f"{num_folds}. Give training/test alone to make folds, or leave num_folds out."
         )
     num_folds = 3 if num_folds is None else num_folds
     if sizes is None:
@@ -139,23 +139,9 @@ def _content(
         "labels": dict(cases.labels),
         "numTraining": len(training),
         "numTest": len(test),
-        "training": [_entry(item, folder) for item in training],
+        "training": [datalist_entry(item, folder) for item in training],
     }
-    return content | ({"test": [_entry(item, folder) for item in test]} if test else {})
-
-
-def _entry(item: Item, folder: Path | None) -> Item:
-    """Return a datalist entry with paths relative to the datalist if it lies within the data set, so both can move."""
-
-    def shown(path: str) -> str:
-        return path if folder is None else Path(os.path.relpath(path, folder)).as_posix()
-
-    image = item["image"]
-    paths = {
-        "image": [shown(p) for p in image] if isinstance(image, list) else shown(image),
-        "label": shown(item["label"]),
-    }
-    return paths | {key: item[key] for key in ("case", "patient", "fold") if key in item}
+    return content | ({"test": [datalist_entry(item, folder) for item in test]} if test else {})
 
 
 def _write(target: Path, content: Mapping[str, Any], official: Path, overwrite: bool) -> None:
@@ -181,7 +167,7 @@ def _read_back(path: PathLike, content: Mapping[str, Any]) -> None:
             load_datalist(path, section)
 
 
-def _tell(target: Path, cases: OfficialCases, training: Sequence[Item], test: Sequence[Item]) -> None:
+def _print_summary(target: Path, cases: OfficialCases, training: Sequence[Item], test: Sequence[Item]) -> None:
     counts = Counter(item["fold"] for item in training)
     fixed = counts.pop(TRAINING, 0)
     numbers = [str(counts[fold]) for fold in sorted(counts)]
