@@ -30,6 +30,9 @@ CALM: Options = {
     "num_folds": 2,
     "fold": 1,
     "max_epochs": 2,
+    "subset_prob": 0.0,  # two processes would ask for other classes than one
+    "leave_out_prob": 0.0,
+    "alternatives_prob": 0.0,
     "val_interval": 2,
     "network_def#text_encoder#dropout": 0.0,
     "loss_def#alignment#noise": 0.0,

@@ -155,7 +155,8 @@ def test_the_warning_stands_among_the_logs_of_the_bundle() -> None:
         "import logging.config, types;"
         "logging.config.fileConfig('configs/logging.conf', disable_existing_loggers=False);"
         "from scripts.training.words import prepare_words as check;"
-        "check(types.SimpleNamespace(concepts=types.SimpleNamespace(reviewed=False, source='organs.yaml')))"
+        "table = types.SimpleNamespace(reviewed=False, source='organs.yaml');"
+        "check(types.SimpleNamespace(concepts=table, learn=lambda *_: None))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True, text=True, check=True)
     assert "WARNING scripts.training.words: UNREVIEWED WORDS: this training learns from organs.yaml" in done.stdout
