@@ -5,4 +5,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ./setup.sh
 cd bipvl_bundle
-exec ../.venv/bin/python -m monai.bundle run training --config_file configs/train.yaml "$@"
+# MONAI warns of every config that it parses; these are the repository's own.
+exec ../.venv/bin/python -W "ignore:parsing config_file:UserWarning" -m monai.bundle run training --config_file configs/train.yaml "$@"

@@ -51,6 +51,6 @@ def test_only_the_warnings_of_the_list_are_ignored() -> None:
         warnings.simplefilter("always")
         prepare_console()
         for message, kind, _ in WARNINGS:
-            warnings.warn(f"{message} and so on", kind, stacklevel=1)
+            warnings.warn(f"{message.replace('.*', 'a')} and so on", kind, stacklevel=1)
         warnings.warn("the words are not those of the checkpoint", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in told] == ["the words are not those of the checkpoint"]

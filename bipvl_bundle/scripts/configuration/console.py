@@ -17,10 +17,12 @@ WARNINGS: tuple[tuple[str, type[Warning], str], ...] = (
     ("parsing config_file", UserWarning, "the configs are those of the command that was called"),
     ("NvImgCodecPydicomReader: nvImageCodec decoder", UserWarning, "MONAI looks for a codec of DICOM in any image"),
     ("monai.metrics.utils get_mask_edges", FutureWarning, "MONAI calls its own deprecated argument"),
+    ("The string .* is unlikely to represent the intended person", UserWarning, "the series' name, not to be printed"),
 )
 # From which level a logger is heard, and why not from below.
 LOGGERS: tuple[tuple[str, int, str], ...] = (
     ("monai.data.nvimgcodec_pydicom_plugin", logging.ERROR, "the same codec"),
+    ("monai.bundle.workflows", logging.ERROR, "that a command leaves logging as it is"),
     ("ignite.engine.engine", logging.CRITICAL, "the error that ends a run is told once, at its end"),
 )
 
