@@ -1,4 +1,4 @@
-"""What the network gives, taken apart: logits that may be used, and the labels that they speak for."""
+"""Checks and label maps of the network's logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBABILITIES = "probabilities"
 
 
 class ToLabelsd(MapTransform):
-    """Logits to labels on their own grid: the most likely class, or each region whose probability is above one half.
+    """Transform from logits to labels on the same grid: arg-max for classes, a threshold of one half for regions.
 
     A prediction that is marked as one of probabilities passes: it is a sample that a score is made of.
 
@@ -45,12 +45,12 @@ class ToLabelsd(MapTransform):
 
 
 def are_probabilities(prediction: Any) -> bool:
-    """Whether a prediction is marked as a sample of probabilities."""
+    """Return whether a prediction is marked as a sample of probabilities."""
     return bool(getattr(prediction, "meta", {}).get(PROBABILITIES))
 
 
 def check_logits(logits: Tensor, name: str) -> None:
-    """Stop at logits that are no numbers: their largest would be the background everywhere.
+    """Raise an error at logits that are NaN or infinite, which arg-max would turn into background.
 
     Args:
         logits: C x H x W x D; looked at channel by channel.
@@ -70,5 +70,5 @@ def check_logits(logits: Tensor, name: str) -> None:
 
 
 def label_type(num_channels: int) -> torch.dtype:
-    """The smallest type of whole numbers that counts so many classes, the background among them."""
+    """Return the smallest integer type for a number of classes, the background included."""
     return next(kind for kind in (torch.uint8, torch.int16, torch.int32) if num_channels - 1 <= torch.iinfo(kind).max)

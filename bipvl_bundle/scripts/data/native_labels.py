@@ -1,4 +1,4 @@
-"""From the network's logits to labels on the grid of the file: probabilities go back, and are compared there."""
+"""Label maps on the grid of the file: probabilities are resampled back and compared there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINEAR, NEAREST = MODES = ("linear", "nearest")
 
 
 class NativeLabelsd(MapTransform):
-    """Logits on the network's grid to labels on the grid of the file: softmax, MONAI's `Invertd`, arg-max.
+    """Transform from logits on the network's grid to labels on the file's grid: softmax, `Invertd`, arg-max.
 
     The probability of each class is resampled linearly, and the most likely class is taken at each voxel of the file.
     This goes class by class with a running arg-max: in the grid of the file memory holds the largest probability so far
@@ -96,7 +96,7 @@ class NativeLabelsd(MapTransform):
 
 
 def most_likely(logits: Tensor, way: WayBack) -> Tensor:
-    """The class of the largest probability (softmax) at each voxel of the file, the first of equal ones.
+    """Return the class of the largest probability (softmax) at each voxel of the file, the first of equal ones.
 
     A class can win between voxels of the network's grid only where it is ahead of the background at one of them, since
     all are mixed in the same shares. So a box around these voxels, and the cells that they are corners of, is enough.
@@ -122,7 +122,7 @@ def most_likely(logits: Tensor, way: WayBack) -> Tensor:
 
 
 def probable_regions(logits: Tensor, way: WayBack) -> Tensor:
-    """Each region where its probability (sigmoid) is above one half.
+    """Return each region where its probability (sigmoid) is above one half.
 
     Shapes: logits C x h x w x d to C x H x W x D.
     """
@@ -136,7 +136,7 @@ def probable_regions(logits: Tensor, way: WayBack) -> Tensor:
 
 
 def _box_around(mask: Tensor) -> Box | None:
-    """The box of what is true, and one voxel more; None where nothing is."""
+    """Return the bounding box of a mask with a margin of one voxel; None if the mask is empty."""
     box = []
     for axis in range(mask.ndim):
         found = mask.any(dim=[other for other in range(mask.ndim) if other != axis]).nonzero().flatten()
@@ -155,7 +155,7 @@ def _joined(boxes: Sequence[Box]) -> Box | None:
 
 
 def _log_sum(logits: Tensor, box: Box) -> Tensor:
-    """The logarithm of the sum of all channels' exponentials in a box, channel by channel; 0 beyond it."""
+    """Return the log-sum-exp over all channels in a box, channel by channel; 0 outside it."""
     inner = logits[(slice(None), *box)]
     peak = inner[0].float()
     for channel in inner[1:]:
@@ -171,7 +171,7 @@ def _softmax(channel: Tensor, log_sum: Tensor, box: Box) -> Tensor:
 
 
 def _within(box: Box, values: Tensor, like: Tensor) -> Tensor:
-    """A volume with these values in the box and 0 beyond it."""
+    """Return a volume with these values in the box and 0 outside."""
     volume = torch.zeros(like.shape, device=like.device)
     volume[box] = values
     return volume

@@ -1,4 +1,4 @@
-"""What MONAI lacks: a `Spacingd` that leaves foreign entries alone, and the check of a loaded case."""
+"""Transforms that MONAI lacks: a tolerant `Spacingd` and the check of a loaded case."""
 
 from __future__ import annotations
 

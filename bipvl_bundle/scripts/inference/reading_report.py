@@ -1,4 +1,4 @@
-"""What a reading test has found: a table, a verdict, and both as files."""
+"""Report of a reading test: table, verdict, files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOST = 0.5  # share of the DSC that is left in words without a meaning
 
 
 class ReadingReport:
-    """Scores of W wordings.
+    """Scores of a reading test in W wordings.
 
     Args:
         asked: the wordings, the right words first.
@@ -40,7 +40,7 @@ class ReadingReport:
 
     @property
     def reads(self) -> bool | None:
-        """Whether the words decide: True, False, or None where they take part without deciding."""
+        """Whether the words decide: True, False, or None if they change scores without deciding."""
         right = self.own[0]
         exchanged = self._of("exchanged", "others")
         meaningless = self.own[self._of("meaningless")[0]]
@@ -62,7 +62,7 @@ class ReadingReport:
         return f"{text} (right words {right:.3f}, words without a meaning {meaningless:.3f} DSC)."
 
     def rows(self) -> list[dict[str, str | int]]:
-        """One row a wording, as `reading.csv` has it."""
+        """Return one row per wording: the content of `reading.csv`."""
         columns = zip(self.asked, self.own, self.meant, self.missed, strict=True)
         return [
             {
@@ -84,7 +84,7 @@ class ReadingReport:
         ]
 
     def text(self) -> str:
-        """The table and the verdict, for a terminal."""
+        """Return the table and the verdict for a terminal."""
         return "\n".join([*aligned([list(HEAD), *self._cells()]), "", self.verdict()])
 
     def write(self, folder: Path) -> None:

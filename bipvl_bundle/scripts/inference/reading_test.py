@@ -1,4 +1,4 @@
-"""Does a trained model read? The same cases, segmented in the right words and in many others."""
+"""Test whether a trained model reads: segments the same cases in the right words and in many others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReadingTest:
-    """Segments labelled cases in every wording of their classes, and reports what that does to the mask.
+    """Segments labelled cases in every wording of their classes and reports how the masks change.
 
     Scores are DSC on the grid that the network sees, each class against its own label, and against the label of the
     class whose words it was given. Writes `reading.csv` and `reading.md`, and prints the table and a verdict.
@@ -72,7 +72,7 @@ class ReadingTest:
         self.wordings = wordings(concepts)
 
     def run(self) -> ReadingReport:
-        """Test all cases, write and print the report."""
+        """Test all cases, print and write the report."""
         check_output_folder(self.output_dir)
         overlaps = [self._overlaps(case) for case in tqdm(self.dataloader, desc="reading test", unit="case")]
         if not overlaps:
@@ -84,7 +84,7 @@ class ReadingTest:
 
     @torch.no_grad()
     def _overlaps(self, case: dict[str, Any]) -> NDArray[np.float64]:
-        """DSC of each channel with each label, for each wording; NaN where the label is empty.  # W x N x N"""
+        """Return the DSC of each channel with each label per wording; NaN for empty labels.  # W x N x N"""
         image, label = case["image"].to(self.device), case["label"].as_subclass(Tensor)
         found = []
         for start in range(0, len(self.wordings), self.at_once):
@@ -108,7 +108,7 @@ class ReadingTest:
 
 
 class _ManyWordings(nn.Module):
-    """The logits of an image in several wordings, as a tuple."""
+    """Network that returns a tuple: the logits of an image in several wordings."""
 
     def __init__(self, network: BiPVLSeg, asked: Sequence[Wording]) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ class AlignmentProjection(nn.Module):
 
 
 class WordClassEmbedding(nn.Module):
-    """MLP(V_4) of eq. 3 for classes that are told apart by their words: kernels of their words on the MLP's features.
+    """Head for the MLP of eq. 3 with classes told apart by their words: kernels on the features of V_4.
 
     Deviations:
         The paper's MLP has a channel for each class. Here no parameter depends on the classes.
@@ -105,7 +105,7 @@ class WordClassEmbedding(nn.Module):
         self.head.centre_on(states)
 
     def forward(self, features: Tensor, states: Tensor, kept: Tensor) -> Tensor:
-        """Map V_4 (B x C_4 x h x w x d) to class channels (B x C x h x w x d) by the words of the classes.
+        """Compute class channels (B x C x h x w x d) from V_4 (B x C_4 x h x w x d) and the words.
 
         Args:
             features: V_4
@@ -116,7 +116,7 @@ class WordClassEmbedding(nn.Module):
 
 
 class WordAlignmentProjection(nn.Module):
-    """Proj_t and Proj_v of eq. 4 for any classes: V_i is what the encoder sees where class i is found.
+    """Projections of eq. 4 for any classes: V_i are image features averaged over class i's mask.
 
     ``t'_k = norm(Proj_t(t_k))`` and ``V'_i = norm(Proj_v(V_i))``, V_i the means of V_1 to V_4 over the class's own
     predicted mask, end to end. The mask are the decoder's probabilities, pooled by area to the grid of each stage.
@@ -158,7 +158,7 @@ class WordAlignmentProjection(nn.Module):
 
 
 def _means(features: Tensor, probabilities: Tensor) -> Tensor:
-    """The mean of the features (B x C x h x w x d) over each mask (B x N x H x W x D).  # B x N x C"""
+    """Return the mean of features (B x C x h x w x d) over each mask (B x N x H x W x D).  # B x N x C"""
     height, width, depth = features.shape[2:]
     masks = F.adaptive_avg_pool3d(probabilities, (height, width, depth)).flatten(2)
     masks = masks / masks.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(masks.dtype).tiny)

@@ -1,4 +1,4 @@
-"""What a checkpoint remembers of the words that its network has learnt from."""
+"""What a checkpoint remembers of the words that its network was trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class WordMemory:
-    """Classes and sentences that a network has learnt from, and those that BiFusion reads with every image.
+    """Classes and sentences that a network was trained on, and the sentences that BiFusion reads.
 
     Args:
         table: the words of a new network.
@@ -37,18 +37,18 @@ class WordMemory:
         self.learn(table)
 
     def learn(self, table: ConceptTable) -> None:
-        """Add the classes of a table that the network is to be trained on."""
+        """Add the classes of a table that the network will be trained on."""
         self.learnt |= {name: list(row) for name, row in zip(table.classes, table.sentences, strict=True)}
         self.digest = table.digest
 
     def unseen(self, table: ConceptTable) -> list[str]:
-        """The classes of a table that were in no label: neither the name nor all of the words are known."""
+        """Return the classes of a table that were in no training label, neither by name nor by words."""
         known = list(self.learnt.values())
         rows = zip(table.classes, table.sentences, strict=True)
         return [name for name, row in rows if name not in self.learnt and list(row) not in known]
 
     def as_tensor(self) -> Tensor:
-        """All of it as bytes in a tensor, for a state dict."""
+        """Return the content as bytes in a tensor, for a state dict."""
         content = {
             "head": _head(self.classes_are_fixed),
             "classes": list(self.learnt),
@@ -59,7 +59,7 @@ class WordMemory:
         return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
 
     def recall(self, state: Tensor, table: ConceptTable) -> None:
-        """Take over what a checkpoint remembers, and compare it to the table that is read now.
+        """Take over the content of a checkpoint and compare it with the present table.
 
         Raises:
             ValueError: the checkpoint has another head; or a channel for each of other classes than the table's.

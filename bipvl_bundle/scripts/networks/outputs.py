@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AskedClasses:
-    """The N classes that a training step asked for, out of all classes of the data set.
+    """The N classes that a training step asks for, out of all classes of the data set.
 
     Attributes:
         classes: their rows in the concept table, in the order of the output's channels.

@@ -1,4 +1,4 @@
-"""Classes told apart by their words: each class's kernel is made of what is written about it."""
+"""Segmentation head whose class kernels are made of the classes' words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class WordHead(nn.Module):
-    """One logit per class and voxel, by kernels that are made of the classes' own words.
+    """Segmentation head that computes one logit per class and voxel by kernels made of the classes' words.
 
     ::
 
@@ -49,7 +49,7 @@ class WordHead(nn.Module):
 
     @torch.no_grad()
     def centre_on(self, states: Tensor) -> None:
-        """Take the mean of a table's sentences for the centre.
+        """Set the centre to the mean of a table's sentences.
 
         Args:
             states: their [CLS] states, ... x D
@@ -57,7 +57,7 @@ class WordHead(nn.Module):
         self.centre.copy_(states.flatten(0, -2).mean(dim=0))
 
     def kernels(self, states: Tensor, kept: Tensor) -> Tensor:
-        """theta_i and b_i of the classes, the background's first where there is one.
+        """Return theta_i and b_i of the classes, the background's first if there is one.
 
         Args:
             states: the [CLS] states of the classes' sentences, n x K x D
@@ -72,11 +72,11 @@ class WordHead(nn.Module):
         return kernels if self.background is None else torch.cat([self.background[None], kernels])
 
     def forward(self, features: Tensor, kernels: Tensor) -> Tensor:
-        """The classes' logits (B x C x H x W x D) from image features (B x C_f x H x W x D) and ``kernels``."""
+        """Compute logits (B x C x H x W x D) from image features (B x C_f x H x W x D) and ``kernels``."""
         return class_logits(features, kernels)
 
 
 def class_logits(features: Tensor, kernels: Tensor) -> Tensor:
-    """theta_i . F(x) / sqrt(C_f) + b_i: B x C x H x W x D from B x C_f x H x W x D and C x (C_f + 1)."""
+    """Compute theta_i . F(x) / sqrt(C_f) + b_i: B x C x H x W x D from B x C_f x H x W x D and C x (C_f + 1)."""
     weight = kernels[:, :-1] / features.shape[1] ** 0.5
     return F.conv3d(features, weight[..., None, None, None], kernels[:, -1])

@@ -1,4 +1,4 @@
-"""Warnings about the words of a training: an unreviewed table, and a collapsed alignment."""
+"""Handlers and checks about the words of a training: questions that vary, unreviewed tables, collapsed alignment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDES = {"train_cosine_text": "texts", "train_cosine_vision": "image features"}
 
 
 def prepare_words(network: Any, swap: Sequence[str] | None = None, questions: QuestionSampler | None = None) -> None:
-    """Get a network ready to learn from its words: it remembers them, and centres its kernels on them.
+    """Prepare a network for training on its words: it remembers them and centres its kernels on them.
 
     Warns of words that nobody has reviewed. To be a step of ``initialize`` in training, after a model to start from is
     loaded. A network without words, such as a backbone alone, passes.
@@ -52,7 +52,7 @@ def prepare_words(network: Any, swap: Sequence[str] | None = None, questions: Qu
 
 
 class QuestionRamp:
-    """Ignite handler that lets the questions of a training vary more and more; attach it to the trainer.
+    """Ignite handler that raises the probabilities of varied questions over epochs; attach it to the trainer.
 
     A network that meets all variations from its first step learns slowly: their ``strength`` rises over the first part
     of the epochs, from nearly 0 in the first one to 1.

@@ -37,7 +37,7 @@ def check_entry(entry: object, concepts: Sequence[str], position: int, source: s
 
 
 def read_alternatives(content: object, concepts: Sequence[str], where: str) -> tuple[tuple[str, ...], ...]:
-    """K lists of other sentences, from what a class has under ``alternatives``: {concept: [sentence, ...]}."""
+    """Read K lists of other sentences from what a class has under ``alternatives``: {concept: [sentence, ...]}."""
     if content is None:
         return ((),) * len(concepts)
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""What a training step asks a network for: which classes, in which order, in which words."""
+"""Questions of training steps: which classes are asked for, in which order and in which words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.words.table import ConceptTable
 
 @dataclass(frozen=True)
 class Question:
-    """n classes that are asked for, and the words in which.
+    """The n classes that a step asks for, and their words.
 
     Attributes:
         classes: which rows of the table they are, in the order in which they are asked for.
@@ -28,13 +28,13 @@ class Question:
 
     @classmethod
     def whole(cls, table: ConceptTable) -> Question:
-        """All classes of a table, in its order and its words."""
+        """Return a question for all classes of a table, in its order and words."""
         kept = tuple((True,) * len(table.concepts) for _ in table.classes)
         return cls(tuple(range(len(table.classes))), table.sentences, kept)
 
 
 class QuestionSampler:
-    """Draws the question of each training step, so that a network cannot do without reading.
+    """Draws the question of each training step at random, so that a network must read its words.
 
     Each probability is that of one kind of variation in a step, multiplied by ``strength``. A network that is to learn
     quickly begins with few variations: see `training.words.QuestionRamp`, which raises ``strength`` from 0 to 1.
@@ -66,7 +66,7 @@ class QuestionSampler:
         self.strength = 1.0
 
     def draw(self, table: ConceptTable) -> Question:
-        """The question of one step, put to the classes of a table."""
+        """Draw the question of one step from the classes of a table."""
         classes = list(range(len(table.classes)))
         if self._happens("subset"):
             random.shuffle(classes)
@@ -94,6 +94,6 @@ class QuestionSampler:
 
 
 def _some_of(concepts: int) -> tuple[bool, ...]:
-    """At least one of them."""
+    """Draw a random non-empty part."""
     chosen = random.sample(range(concepts), random.randint(1, concepts))
     return tuple(k in chosen for k in range(concepts))

@@ -1,4 +1,4 @@
-"""What is done to the sentences of a concept table, apart from the table: joined, named, mirrored, dealt anew."""
+"""Operations on the sentences of a concept table: joined, named, mirrored, shuffled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def article(word: str) -> str:
 
 
 def same_sentences(rows: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-    """Where classes i and j have the same sentence for concept k, apart from case.  # n x n x K
+    """Return where classes i and j have the same sentence for concept k, apart from case.  # n x n x K
 
     Args:
         rows: n rows of K sentences.
@@ -45,7 +45,7 @@ def same_sentences(rows: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
 
 
 def exchange_sides(sentence: str) -> str:
-    """The sentence of a mirrored body: left and right exchanged, also in words such as "rightward" and "left-sided"."""
+    """Exchange left and right in a sentence, also in words such as "rightward" and "left-sided"."""
 
     def other(match: re.Match[str]) -> str:
         side = _OTHER[match[1].lower()]

@@ -1,4 +1,4 @@
-"""What a trained model is asked in, to see whether it reads: the right words, and others in their place."""
+"""Wordings of a reading test: the right words, and others in their place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.words.table import ConceptTable
 
 @dataclass(frozen=True)
 class Wording:
-    """One way to describe the classes of a data set.
+    """One description of the classes of a data set.
 
     Attributes:
         name: as it is shown to a user.
@@ -29,7 +29,7 @@ class Wording:
 
 
 def wordings(table: ConceptTable, shuffle_seed: int = 1) -> list[Wording]:
-    """All wordings of a table that the reading test asks in, the right words first.
+    """Return all wordings of a table for the reading test, the right words first.
 
     - the alternatives of its sentences, the first ones, where it has any;
     - for each two classes that differ by left and right, their words exchanged;
@@ -72,7 +72,7 @@ def _shifted(table: ConceptTable) -> Wording:
 
 
 def _pairs(table: ConceptTable) -> list[tuple[int, int]]:
-    """Rows of classes whose names differ by left and right alone."""
+    """Return pairs of classes whose names differ by left and right alone."""
     names = [normalised(name) for name in table.classes]
     both = combinations(range(len(names)), 2)
     return [(i, j) for i, j in both if names[i] != names[j] and exchange_sides(names[i]) == names[j]]
