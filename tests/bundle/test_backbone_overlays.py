@@ -130,6 +130,32 @@ def test_baseline_has_as_many_parameters_as_the_authors(name: str, millions: flo
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, digits) == millions
 
 
+def norms_and_size(*names: str, **options: Any) -> tuple[set[str], int]:
+    parser = merged("train.yaml", *names)
+    parser.update({"out_channels": 16, "roi_size": [96, 96, 96], **options})
+    with torch.device("cpu" if "swin" in names[0] else "meta"):
+        network = parser.get_parsed_content("backbone" if names[0].startswith("backbone") else "network_def")
+    norms = {type(module).__name__ for module in network.modules() if "Norm" in type(module).__name__}
+    return norms, sum(p.numel() for p in network.parameters())
+
+
+class TestNorm:
+    @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if not name.startswith("ablation")])
+    def test_bears_batches_of_one_patch(self, overlay: str) -> None:
+        norms, _ = norms_and_size(overlay)
+        assert norms
+        assert norms <= {"InstanceNorm3d", "GroupNorm", "LayerNorm"}
+
+    @pytest.mark.parametrize(
+        "overlay", [f"{kind}_{name}.yaml" for kind in ("backbone", "baseline") for name in ("unet", "unetr")]
+    )
+    def test_of_the_authors_is_an_option_of_the_same_size(self, overlay: str) -> None:
+        norms, size = norms_and_size(overlay, backbone_norm="batch")
+        assert "BatchNorm3d" in norms
+        assert "InstanceNorm3d" not in norms
+        assert size == norms_and_size(overlay)[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_trains_evaluates_and_segments(

@@ -21,7 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 from scripts.data.phantom import dataset as phantom
 from scripts.losses.total import BiPVLLoss
 from scripts.training.checkpoints import LastState
-from scripts.training.distributed import TORCHRUN, join_processes, local_device, validation_sampler
+from scripts.training.distributed import (
+    TORCHRUN,
+    join_processes,
+    local_device,
+    validation_sampler,
+    with_shared_statistics,
+)
 from scripts.training.engines import LossTerms, SeedEpoch
 
 
@@ -74,6 +80,26 @@ class TestLocalDevice:
             local_device()
         with pytest.raises(RuntimeError, match="Start `torchrun"):
             join_processes("cpu")
+
+
+class TestSharedStatistics:
+    def test_batch_norms_become_synchronised_ones_with_their_weights(self) -> None:
+        with torch.device("meta"):  # neither a CPU nor a GPU is needed to see what becomes of it
+            network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2))
+        names = list(network.state_dict())
+        shared = with_shared_statistics(network)
+        assert [type(module) for module in shared] == [nn.Conv3d, nn.SyncBatchNorm]
+        assert list(shared.state_dict()) == names
+
+    def test_without_batch_norm_the_network_is_left_alone(self) -> None:
+        network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.InstanceNorm3d(2))
+        assert with_shared_statistics(network) is network
+        assert [type(module) for module in network] == [nn.Conv3d, nn.InstanceNorm3d]
+
+    def test_batch_norm_on_a_cpu_raises(self) -> None:
+        network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2))
+        with pytest.raises(RuntimeError, match=r"1 batch norms \('1' the first\).*on GPUs only.*backbone_norm"):
+            with_shared_statistics(network)
 
 
 class TestJoinProcesses:

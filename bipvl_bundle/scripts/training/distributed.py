@@ -12,6 +12,7 @@ import torch.distributed as dist
 from monai.data import DistributedSampler
 from torch import nn
 
+BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """The environment by which torchrun tells a process which one it is, and where the others are."""
 
@@ -64,6 +65,23 @@ def unwrap(item: Any) -> Any:
     """Return the module inside DistributedDataParallel or DataParallel, or the argument itself."""
     wrappers = nn.parallel.DistributedDataParallel, nn.DataParallel
     return item.module if isinstance(item, wrappers) else item
+
+
+def with_shared_statistics(network: nn.Module) -> nn.Module:
+    """The network with its batch norms taking the statistics of the batches of all processes, through SyncBatchNorm.
+
+    Networks without batch norm, which most are here, are handed on as they are. Names and values of the weights stay.
+
+    Raises:
+        RuntimeError: there is a batch norm, and no GPU, which PyTorch's SyncBatchNorm needs.
+    """
+    norms = [name for name, module in network.named_modules() if isinstance(module, BATCH_NORMS)]
+    if norms and any(parameter.device.type == "cpu" for parameter in network.parameters()):
+        raise RuntimeError(
+            f"The network has {len(norms)} batch norms ('{norms[0]}' the first), and PyTorch shares their statistics "
+            "between processes on GPUs only: train it in one process, or with instance norm (`backbone_norm`)."
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def validation_sampler(dataset: Any) -> DistributedSampler:
