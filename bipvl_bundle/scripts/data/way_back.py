@@ -1,4 +1,4 @@
-"""The way of a volume from the network's grid back to the grid of its file, linearly and box by box."""
+"""Resampling of a volume from the network's grid back to the grid of its file, linearly and box by box."""
 
 from __future__ import annotations
 
