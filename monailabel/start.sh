@@ -85,9 +85,12 @@ check_port() {
 }
 
 make_app() {
+    venv="$(cd "$venv" && pwd)"
     app="$venv/apps/$model-$port"
-    mkdir -p "$app/model"
-    cp "$here/app/main.py" "$app/main.py"
+    rm -rf "$app/guard"
+    mkdir -p "$app/model" "$app/work"
+    cp -r "$here/app/main.py" "$here/app/guard" "$app"
+    cp "$here/../bipvl_bundle/scripts/trust/plain.py" "$here/../bipvl_bundle/scripts/trust/digests.py" "$app/guard"
     ln -sfn "$bundle" "$app/model/$model"
 }
 
@@ -101,8 +104,9 @@ options=(--conf models "$model" --conf zoo_source local --conf sam2 false)
 if grep -q "scripts.networks.bipvl_seg.BiPVLSeg" "$config"; then # others have no dropout to score by
     options+=(--conf epistemic_model "$model")
 fi
-export PATH="$venv/bin:$PATH" PYTHONPATH="$here/site${PYTHONPATH:+:$PYTHONPATH}"
+export PATH="$venv/bin:$PATH" PYTHONPATH="$here/site:$app${PYTHONPATH:+:$PYTHONPATH}"
 export MONAI_LABEL_AUTO_UPDATE_SCORING="$auto_score"
 echo "Serving $model, images and labels in $studies, at http://$host:$port"
-exec "$venv/bin/python" -m monailabel.main start_server --app "$app" --studies "$studies" \
+cd "$app/work" # a folder without anything that the name of an image could be mistaken for
+exec "$venv/bin/python" -m monailabel.main start_server --app "$app" --studies "$studies" --uvicorn_app guard.server:app \
     --host "$host" --port "$port" "${options[@]}"

@@ -1,24 +1,27 @@
 """MONAI Label's app for bundles, and what its users miss in it.
 
 The app that monailabel brings scores images by their epistemic uncertainty but has no strategy that picks the next
-image by the score. It lets several images at once share one configuration, which is parsed anew for each. And it
-answers a request that cannot be fulfilled without saying why.
+image by the score. It lets several images at once share one configuration, which is parsed anew for each, and what a
+request says stays in it. And it answers a request that cannot be fulfilled without saying why.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fastapi import HTTPException
+from guard import tasks
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.epistemic import Epistemic
 
-WORDS = "words of "  # scripts.words.lines.KEY of the bundle
+logger = logging.getLogger(__name__)
 
 
 def _bundle_app() -> ModuleType:
@@ -28,6 +31,9 @@ def _bundle_app() -> ModuleType:
         raise FileNotFoundError(f"{path} is absent: is monailabel 0.8.5 installed in this environment?")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    # The classes that it makes its tasks of.
+    module.BundleInferTask, module.BundleTrainTask = tasks.Inference, tasks.Training  # type: ignore[attr-defined]
+    module.EpistemicScoring = tasks.Scoring  # type: ignore[attr-defined]
     return module
 
 
@@ -38,28 +44,34 @@ class BundleApp(_bundle_app().MyApp, MONAILabelApp):  # type: ignore[misc] # the
         strategies = super().init_strategies()
         return {**strategies, "epistemic": Epistemic()} if self.epistemic_models else strategies
 
-    def info(self) -> dict[str, Any]:
-        """The model that a training starts from unless another is chosen is the first one: let it be model.pt."""
-        info = super().info()
-        for trainer in info["trainers"].values():
-            trainer["config"]["model_filename"].sort(key=lambda name: (name != "model.pt", name))
-        return info
+    def init_batch_infer(self) -> tasks.Batch:
+        return tasks.Batch()
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> Any:
-        for name, text in request.items():  # these become part of a configuration, which would run such a text
-            if name.startswith(WORDS) and str(text).lstrip().startswith(("$", "%", "@")):
-                raise HTTPException(status_code=400, detail=f"'{name}' begins with $, % or @: begin otherwise.")
         try:
             return super().infer(request, datastore)
-        except ValueError as error:  # words or an image that the bundle refuses
-            raise HTTPException(status_code=400, detail=str(error)) from error
+        except MONAILabelException as error:
+            raise HTTPException(status_code=400, detail=error.msg) from error
+        except (ValueError, FileNotFoundError) as error:  # words or an image that the bundle refuses, a damaged model
+            logger.warning("Refused: %s", error, exc_info=True)
+            raise HTTPException(status_code=400, detail=tasks.reason_of(error)) from error
 
     def train(self, request: dict[str, Any]) -> Any:
-        """3D Slicer sends an empty `run_id`, by which monai.bundle would run every entry of the configuration."""
-        return super().train({name: value for name, value in request.items() if value or name != "run_id"})
+        """3D Slicer sends an empty `run_id`, by which monai.bundle would run every entry of the configuration.
 
-    def scoring(self, request: dict[str, Any], datastore: Any = None) -> Any:
-        return super().scoring({**request, "max_workers": 1}, datastore)
+        In a process of its own, as by the server, a training that fails ends it with the reason as its last line.
+        """
+        try:
+            return super().train({name: value for name, value in request.items() if value or name != "run_id"})
+        except Exception as error:  # of whatever kind: the client is told
+            if self._server_mode:
+                raise
+            logger.exception("The training failed.")
+            raise SystemExit(f"The training failed: {tasks.reason_of(error)}") from error
 
     def batch_infer(self, request: dict[str, Any], datastore: Any = None) -> Any:
-        return super().batch_infer({"multi_gpu": False, **request, "max_workers": 1}, datastore)
+        result = super().batch_infer(request, datastore)
+        failed = [image for image, done in result.items() if "error" in done]
+        if failed and not self._server_mode:  # a process of its own, whose status tells
+            raise SystemExit(f"{len(failed)} of {len(result)} images failed: {', '.join(failed[:5])}")
+        return result

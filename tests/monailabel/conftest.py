@@ -10,9 +10,10 @@ import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from scripts.data.phantom.dataset import draw_case
+from scripts.networks.weights import write_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"roi_size": [64, 32, 32], "spacing": [8.0, 8.0, 8.0]}
@@ -45,9 +47,14 @@ class Server:
         return self.bundle.name
 
     def ask(
-        self, path: str, method: str = "GET", content: bytes | None = None, kind: str = "application/json"
+        self,
+        path: str,
+        method: str = "GET",
+        content: bytes | None = None,
+        kind: str = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        headers = {"Content-Type": kind}
+        headers = {"Content-Type": kind, **(headers or {})}
         request = urllib.request.Request(self.url + path, data=content, headers=headers, method=method)
         with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.read()
@@ -66,8 +73,8 @@ class Server:
         content = head.encode() + value + f"\r\n--{boundary}--\r\n".encode()
         return self.ask(path, method, content, f"multipart/form-data; boundary={boundary}")
 
-    def infer(self, case: str, **params: str) -> nib.Nifti1Image:
-        path = f"/infer/{self.model}?image={case}&output=image"
+    def infer(self, case: str, **params: Any) -> nib.Nifti1Image:
+        path = f"/infer/{self.model}?image={urllib.parse.quote(case, safe='')}&output=image"
         answer = self.form(path, "POST", "params", json.dumps({"result_extension": ".nii.gz", **params}).encode())
         return nib.Nifti1Image.from_bytes(gzip.decompress(answer))
 
@@ -96,7 +103,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, bundle_root: Path, awaken: 
     parser["bundle_root"] = str(folder)
     torch.manual_seed(0)
     network = awaken(parser.get_parsed_content("network_def"))
-    torch.save({"model": network.state_dict()}, folder / "models/model.pt")
+    write_weights(network.state_dict(), folder / "models/model.pt")
     return folder
 
 

@@ -98,8 +98,8 @@ class TestWords:
             ("words of liver", "shape: A wedge.", "The text for 'liver' lacks 'title'"),
             ("words of liver", "", "The text for 'liver' is empty"),
             ("words of liver", "shap: A wedge.", "unknown concept 'shap'; did you mean 'shape'"),
-            ("words of liver", "$import this", "begins with $, % or @"),
-            ("words of livr", "shape: A wedge.", "no class 'livr'; did you mean 'liver'"),
+            ("words of liver", "$import this", "'words of liver' begins with '$'"),
+            ("words of livr", "shape: A wedge.", "no option 'words of livr'; did you mean 'words of liver'"),
         ],
     )
     def test_that_cannot_be_read_are_refused_by_name(self, server: Any, option: str, text: str, told: str) -> None:

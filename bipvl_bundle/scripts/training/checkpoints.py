@@ -86,11 +86,12 @@ class BestModel:
             record = {"trained_on": self.trained_on} if self.trained_on else {}
             write_weights(unwrap(self.network).state_dict(), self.path, record)
 
-    def state_dict(self) -> dict[str, float]:
-        return {"best": self.best}
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "file": self.path.name}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best = state["best"]
+        self.path = self.path.with_name(state.get("file", self.path.name))  # that of a fine-tuning is not yet in use
 
 
 class LastState:

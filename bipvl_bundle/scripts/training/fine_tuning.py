@@ -1,94 +1,151 @@
-"""Handler that keeps and scores the model that a fine-tuning replaces."""
+"""Handler that keeps the old model in use until a fine-tuning has made one that scores no worse."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 import shutil
 from itertools import count
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from monai.data import DataLoader
 from monai.engines import Evaluator
 from torch import nn
+from torch.utils.data import Subset
 
-from scripts.networks.weights import model_state, read_checkpoint
-from scripts.training.checkpoints import BestModel
+from scripts.data.cases import fingerprint
+from scripts.networks.weights import model_state, read_checkpoint, record_of
+from scripts.training.checkpoints import BestModel, load_model
 from scripts.training.distributed import unwrap
+from scripts.whole_file import whole_file, write_text
 
 logger = logging.getLogger(__name__)
 
+OUTCOME = "fine_tuning.json"
+"""The file beside the models that says how the last fine-tuning came out."""
+
+
+class Judgement(NamedTuple):
+    """The key metric of the model in use and of the new one, on the same cases."""
+
+    before: float
+    after: float
+    cases: int
+
 
 class StartingModel:
-    """Ignite handler that keeps and scores the model a fine-tuning replaces; attach it after what loads weights.
+    """Ignite handler that keeps the old model in use until the new one scores no worse; attach it to the trainer, last.
 
     A training is a fine-tuning if its network has, at the start, the weights of a file in the folder where the best
-    model will be saved, as on an annotation server. The model to be replaced is then copied to the first free name of
-    `model_1.pt`, `model_2.pt`, ..., and validated once before the first epoch. At the end the log compares both models
-    and warns if the new one is worse. In any other training the handler does nothing.
+    model will be saved, as on an annotation server. Its best model is saved under the first free name of
+    `model_1.pt`, `model_2.pt`, .... At the end both models are scored on the validation cases that neither was trained
+    on, as far as their files know. The two files then exchange names, unless the new model is worse. The log and
+    `fine_tuning.json` say which is which. If there is no such case, the new model is used. In any other training the
+    handler does nothing.
 
     Args:
         validator: the evaluator that `best_model` is attached to; one without cases scores nothing.
-        best_model: saves the best model of the run, better or worse than the first.
+        best_model: saves the best model of the run.
     """
 
     def __init__(self, validator: Evaluator, best_model: BestModel) -> None:
         self.validator = validator
         self.best_model = best_model
-        self.start: Path | None = None  # where the weights of the start are to be found afterwards
-        self.score = math.nan
+        self.in_use = best_model.path
+        self.begun = 0  # epochs before this run
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.keep)
-        engine.add_event_handler(Events.COMPLETED, self.compare)
+        engine.add_event_handler(Events.COMPLETED, self.judge)
 
     def keep(self, engine: Engine) -> None:
-        path = self.best_model.path
-        found = None if engine.state.epoch else self._start()  # an epoch: the run is resumed
+        path, self.begun = self.in_use, engine.state.epoch
+        found = None if self.begun else self._start()  # a run that is resumed has its file
         if found is None:
             return
-        copy = next(name for n in count(1) if not (name := path.with_stem(f"{path.stem}_{n}")).exists())
+        new = next(name for n in count(1) if not (name := path.with_stem(f"{path.stem}_{n}")).exists())
         idist.barrier()  # all have found the same name
-        if path.is_file() and idist.get_rank() == 0:
-            shutil.copy2(path, copy)
-        self.start = copy if found == path else found
-        self.score = self._validate()
-        logger.info("Fine-tuning of %s (validation: %.4f), which stays as %s.", found, self.score, self.start.name)
+        self.best_model.path = new
+        seen = record_of(read_checkpoint(found, quiet=True)).get("trained_on", ())
+        self.best_model.trained_on = sorted({*seen, *self.best_model.trained_on})
+        logger.info("Fine-tuning of %s; %s stays in use until %s has proved no worse.", found, path.name, new.name)
 
     def _start(self) -> Path | None:
-        path = self.best_model.path
+        path = self.in_use
         files = dict.fromkeys([path, *sorted(path.parent.glob(f"*{path.suffix}"))])  # each is read once
         return next((file for file in files if is_saved_as(self.best_model.network, file)), None)
 
-    def _validate(self) -> float:
-        """Return the key metric, hidden from `best_model` and the evaluator."""
-        if not len(self.validator.data_loader):  # type: ignore[arg-type]
-            return math.nan
-        best, self.best_model.best = self.best_model.best, math.inf
-        self.validator.run()
-        self.best_model.best = best
-        state = self.validator.state
-        state.best_metric, state.best_metric_epoch = -1, -1
-        return float(state.metrics[state.key_metric_name])
-
-    def compare(self, engine: Engine) -> None:
-        if self.start is None or math.isnan(self.score):
+    def judge(self, engine: Engine) -> None:
+        """Compare the new model with the one in use, which it replaces unless it is worse."""
+        path, new = self.in_use, self.best_model.path
+        if new == path or not new.is_file() or engine.state.epoch == self.begun:
             return
-        path, score = self.best_model.path, self.best_model.best
-        if score < self.score:
-            logger.warning(
-                "%s is WORSE than what this training started from, %.4f against %.4f on its validation cases. That is "
-                "%s; to go back, put it in the place of %s.",
-                path,
-                score,
-                self.score,
-                self.start,
-                path.name,
-            )
+        found = self._judgement()
+        worse = found is not None and not found.after >= found.before
+        idist.barrier()  # all have read both
+        if idist.get_rank() == 0:
+            if not worse:
+                _exchange(path, new)
+            self._tell(found, worse=worse)
+
+    def _judgement(self) -> Judgement | None:
+        loader, seen = self.validator.data_loader, {*self.best_model.trained_on}
+        if not self.in_use.is_file() or not len(loader):  # type: ignore[arg-type]
+            return None
+        seen.update(record_of(read_checkpoint(self.in_use, quiet=True)).get("trained_on", ()))
+        dataset: Any = loader.dataset  # type: ignore[union-attr]
+        unseen = [index for index, item in enumerate(dataset.data) if fingerprint(item) not in seen]
+        if not unseen:
+            return None
+        try:
+            before, after = (self._score(file, unseen) for file in (self.in_use, self.best_model.path))
+        except ValueError as error:  # the model in use is of another network, and not the one that was started from
+            logger.warning("%s", error)
+            return None
+        return Judgement(before, after, len(unseen))
+
+    def _score(self, file: Path, cases: list[int]) -> float:
+        """The key metric of a model, of which neither `best_model` nor the evaluator is to remember anything."""
+        load_model(self.best_model.network, file)
+        validator, best = self.validator, self.best_model.best
+        loader, length = validator.data_loader, validator.state.epoch_length
+        self.best_model.best = math.inf
+        validator.data_loader = DataLoader(Subset(loader.dataset, cases), batch_size=1)  # type: ignore[union-attr]
+        validator.state.epoch_length = len(cases)
+        validator.run()
+        validator.data_loader, validator.state.epoch_length, self.best_model.best = loader, length, best
+        validator.state.best_metric, validator.state.best_metric_epoch = -1, -1
+        return float(validator.state.metrics[validator.state.key_metric_name])
+
+    def _tell(self, found: Judgement | None, *, worse: bool) -> None:
+        name, other = self.in_use.name, self.best_model.path.name
+        old = f"the one before is {other}" if self.best_model.path.is_file() else "there was none before"
+        if found is None:
+            text = f"NOT JUDGED, without a case that neither model was trained on: {name} is the new model, {old}."
         else:
-            logger.info("%s: %.4f before this training, %.4f now.", path, self.score, score)
+            by = f"{found.after:.4f} against {found.before:.4f} on {found.cases} cases that neither was trained on"
+            text = f"No worse, {by}: {name} is the new model, {old}."
+            if worse:
+                text = f"WORSE, {by}: {name} is what it was and stays in use; the new model is {other}."
+        logger.log(logging.INFO if found and not worse else logging.WARNING, text)
+        content = {"text": text, "worse": worse, **(found._asdict() if found else {})}
+        write_text(self.in_use.with_name(OUTCOME), json.dumps(content, indent=2) + "\n")
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two files change names, or let the other one have the name of the first where there is none."""
+    if not one.is_file():
+        os.replace(other, one)
+        return
+    with whole_file(other) as partial:
+        shutil.copy2(one, partial)
+        os.replace(other, one)
 
 
 def is_saved_as(network: nn.Module, path: Path) -> bool:
