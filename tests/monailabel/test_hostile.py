@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -309,22 +310,25 @@ class TestManyAtOnce:
         goes_on(server)
 
 
-class TestDamagedModel:
-    def test_is_refused_by_name_and_the_sound_one_serves_on(self, server: Any) -> None:
-        models = server.bundle / "models"
-        content = bytearray((models / "model.pt").read_bytes())
-        content[len(content) // 2] ^= 1
-        (models / "damaged.pt").write_bytes(content)
-        try:
-            status, reason = refused(server.infer, "case_0", model_filename="damaged.pt")
-            assert status == 400
-            assert "damaged.pt' is damaged: it carries the SHA-256" in reason
-            goes_on(server)
-        finally:
-            (models / "damaged.pt").unlink()
+@contextmanager
+def damaged(server: Any) -> Iterator[str]:
+    """The name of a model of which one bit was changed."""
+    models = server.bundle / "models"
+    content = bytearray((models / "model.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (models / "damaged.pt").write_bytes(content)
+    yield "damaged.pt"
+    (models / "damaged.pt").unlink()
 
 
 class TestModelFiles:
+    def test_a_damaged_one_is_refused_by_name_and_the_sound_one_serves_on(self, server: Any) -> None:
+        with damaged(server) as name:
+            status, reason = refused(server.infer, "case_0", model_filename=name)
+            assert status == 400
+            assert "damaged.pt' is damaged: it carries the SHA-256" in reason
+            goes_on(server)
+
     def test_are_told_apart_though_they_are_as_old_as_each_other(self, server: Any) -> None:
         model = server.bundle / "models/model.pt"
         other = model.with_name("other.pt")
@@ -388,17 +392,10 @@ class TestTraining:
         assert state["status"] == "DONE", state["details"]
 
     def test_from_a_damaged_model_is_refused(self, server: Any) -> None:
-        models = server.bundle / "models"
-        content = bytearray((models / "model.pt").read_bytes())
-        content[len(content) // 2] ^= 1
-        (models / "damaged.pt").write_bytes(content)
-        try:
-            asked = f"/train/{server.model}?run_sync=true"
-            status, reason = refused(server.post, asked, max_epochs=1, model_filename="damaged.pt")
-            assert status == 500
+        with damaged(server) as name:
+            status, reason = refused(server.post, f"/train/{server.model}", max_epochs=1, model_filename=name)
+            assert status == 400
             assert "damaged.pt' is damaged" in reason
-        finally:
-            (models / "damaged.pt").unlink()
 
 
 def test_gzip_is_what_clients_read(server: Any) -> None:

@@ -7,9 +7,8 @@ there, with the reason. These are no coroutines: one that takes long does not ke
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -27,7 +26,18 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.others.generic import device_list
 
 from guard import options as rules
-from guard.plain import require_name, require_plain  # the bundle's, put here by start.sh
+from guard.refusals import (
+    checked,
+    found,
+    known_image,
+    known_session,
+    named,
+    new_image_name,
+    noted,
+    parsed,
+    readable_upload,
+    refusing,
+)
 
 router = APIRouter()
 
@@ -36,7 +46,6 @@ AsUser = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 AsAnnotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 AsAdmin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 
-SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RUNNING = ("SUBMITTED", "RUNNING")
 
 
@@ -52,18 +61,18 @@ def infer(
     label: Annotated[UploadFile | None, File()] = None,
     output: infer_endpoint.ResultType | None = None,
 ) -> Any:
-    task = _found(app_instance()._infers, model, "model")
-    options = _checked(_parsed(params), rules.inference(task.config(), devices()), f"The model '{model}'")
+    task = found(app_instance()._infers, model, "model")
+    options = checked(parsed(params), rules.inference(task.config(), devices()), f"The model '{model}'")
     if output == infer_endpoint.ResultType.dicom_seg and not isinstance(app_instance().datastore(), DICOMWebDatastore):
         raise HTTPException(400, "The studies are no DICOM; ask for the output 'image'.")
     if not (image or session_id or file):
         raise HTTPException(400, "Nothing to segment: give the name of an image, a session, or a file.")
     if image:
-        _known_image(image)
+        known_image(image)
     if session_id:
-        _check_session(session_id)
+        known_session(session_id)
     for upload in (file, label):
-        _check_upload(upload)
+        readable_upload(upload)
     text = json.dumps(options)
     return infer_endpoint.run_inference(background_tasks, model, image, session_id, text, file, label, output)
 
@@ -76,18 +85,21 @@ def batch_infer(
     params: Options = None,
     run_sync: bool = False,
 ) -> Any:
-    task = _found(app_instance()._infers, model, "model")
+    task = found(app_instance()._infers, model, "model")
     known = app_instance().datastore().list_images()
-    options = _checked(params or {}, rules.batch(task.config(), devices(), known), f"The model '{model}'")
+    options = checked(params or {}, rules.batch(task.config(), devices(), known), f"The model '{model}'")
     return _run("batch_infer", {"model": model, "images": images.value, **options}, run_sync)
 
 
 @router.post("/train/{model}", summary="Train a model on the labels that were submitted")
 def train(model: str, user: AsAdmin, params: Options = None, run_sync: bool = False, enqueue: bool = False) -> Any:
-    task = _found(app_instance()._trainers, model, "trainer")
-    options = _checked(params or {}, rules.training(task.config(), devices()), f"The training of '{model}'")
+    task = found(app_instance()._trainers, model, "trainer")
+    options = checked(params or {}, rules.training(task.config(), devices()), f"The training of '{model}'")
     if not app_instance().datastore().datalist():
         raise HTTPException(400, "There is nothing to learn from: no label was submitted yet.")
+    chosen = options.get("model_filename", "model.pt")
+    with refusing():
+        task.check_start(chosen[0] if isinstance(chosen, list) else chosen)
     return _train(model, options, run_sync, enqueue)
 
 
@@ -95,31 +107,31 @@ def train(model: str, user: AsAdmin, params: Options = None, run_sync: bool = Fa
 def train_all(user: AsAdmin, params: Options = None, run_sync: bool = False) -> Any:
     trainers = app_instance()._trainers
     known = {model: rules.training(task.config(), devices()) for model, task in trainers.items()}
-    given = _checked(params or {}, dict.fromkeys(known, rules.plain), "The server")
-    options = {model: _checked(given.get(model, {}), known[model], f"The training of '{model}'") for model in known}
+    given = checked(params or {}, dict.fromkeys(known, rules.plain), "The server")
+    options = {model: checked(given.get(model, {}), known[model], f"The training of '{model}'") for model in known}
     return {model: {"result": _train(model, options[model], run_sync, True)} for model in known}
 
 
 @router.post("/scoring/{method}", summary="Score the images without a label by uncertainty")
 def scoring(method: str, user: AsAnnotator, params: Options = None, run_sync: bool = False) -> Any:
-    _found(app_instance()._scoring_methods, method, "scoring method")
-    options = _checked(params or {}, rules.scoring(devices()), f"The scoring method '{method}'")
+    found(app_instance()._scoring_methods, method, "scoring method")
+    options = checked(params or {}, rules.scoring(devices()), f"The scoring method '{method}'")
     return _run("scoring", {"method": method, **options}, run_sync)
 
 
 @router.post("/scoring/", summary="Run all scoring methods", include_in_schema=False)
 def scoring_all(user: AsAnnotator, params: Options = None, run_sync: bool = False) -> Any:
     methods = app_instance()._scoring_methods
-    given = _checked(params or {}, dict.fromkeys(methods, rules.plain), "The server")
-    options = {m: _checked(given.get(m, {}), rules.scoring(devices()), f"The scoring method '{m}'") for m in methods}
+    given = checked(params or {}, dict.fromkeys(methods, rules.plain), "The server")
+    options = {m: checked(given.get(m, {}), rules.scoring(devices()), f"The scoring method '{m}'") for m in methods}
     return {m: {"result": _run("scoring", {"method": m, **options[m]}, run_sync, enqueue=True)} for m in methods}
 
 
 @router.post("/activelearning/{strategy}", summary="Choose the image to annotate next")
 def next_sample(strategy: str, user: AsUser, params: Options = None) -> Any:
-    task = _found(app_instance()._strategies, strategy, "strategy")
+    task = found(app_instance()._strategies, strategy, "strategy")
     config = task.info().get("config", {})
-    options = _checked(params or {}, rules.next_sample(config), f"The strategy '{strategy}'")
+    options = checked(params or {}, rules.next_sample(config), f"The strategy '{strategy}'")
     return sample_endpoint.sample(strategy, options, user.username)
 
 
@@ -132,12 +144,9 @@ def add_image(
     image: str | None = None,
     params: Annotated[str, Form()] = "{}",
 ) -> Any:
-    _check_upload(file)
-    name = image or _without_extension(file.filename or "")
-    _named(name, "The name of the image")
-    if name in app_instance().datastore().list_images():
-        raise HTTPException(400, f"There is an image '{name}' already; give the new one another name.")
-    notes = _noted(params, "The notes on the image")
+    readable_upload(file)
+    name = new_image_name(image, file.filename or "")
+    notes = noted(params, "The notes on the image")
     return datastore_endpoint.add_image(background_tasks, name, json.dumps(notes), file, user.username)
 
 
@@ -150,23 +159,23 @@ def save_label(
     params: Annotated[str, Form()] = "{}",
     tag: str = "final",
 ) -> Any:
-    _known_image(image)
-    _named(tag, "The tag of the label")
-    _check_upload(label)
-    notes = _noted(params, "The notes on the label")
+    known_image(image)
+    named(tag, "The tag of the label")
+    readable_upload(label)
+    notes = noted(params, "The notes on the label")
     return datastore_endpoint.save_label(background_tasks, image, json.dumps(notes), tag, label, user.username)
 
 
 @router.put("/datastore/image/info", summary="Note something of an image")
 def image_info(user: AsAnnotator, image: str, info: Annotated[str, Form()] = "{}") -> Any:
-    _known_image(image)
-    notes = _noted(info, "The notes on the image")
+    known_image(image)
+    notes = noted(info, "The notes on the image")
     return datastore_endpoint.update_image_info(image, json.dumps(notes), user.username)
 
 
 @router.put("/datastore/label/info", summary="Note something of a label")
 def label_info(user: AsAnnotator, label: str, tag: str, info: Annotated[str, Form()] = "{}") -> Any:
-    notes = _noted(info, "The notes on the label")
+    notes = noted(info, "The notes on the label")
     if not app_instance().datastore().get_label_uri(label, tag):
         raise HTTPException(404, f"There is no label '{label}' with the tag '{tag}'.")
     return datastore_endpoint.update_label_info(label, tag, json.dumps(notes), user.username)
@@ -182,19 +191,19 @@ def create_session(
 ) -> Any:
     if uncompress or len(files) != 1:
         raise HTTPException(400, "A session holds one image as one file; archives are not unpacked here.")
-    _check_upload(files[0])
+    readable_upload(files[0])
     return session_endpoint.create_session(background_tasks, False, expiry, files)
 
 
 @router.get("/session/{session_id}")
 def get_session(session_id: str, user: AsUser, update_ts: bool = False, image: bool = False) -> Any:
-    _check_session(session_id)
+    known_session(session_id)
     return session_endpoint.get_session(session_id, update_ts, image)
 
 
 @router.delete("/session/{session_id}")
 def remove_session(session_id: str, user: AsUser) -> Any:
-    _check_session(session_id)
+    known_session(session_id)
     return session_endpoint.remove_session(session_id)
 
 
@@ -220,79 +229,3 @@ def _run(method: str, request: dict[str, Any], run_sync: bool, *, enqueue: bool 
     if done is None:
         raise HTTPException(429, detail)
     return done
-
-
-def _checked(given: Any, known: Mapping[str, rules.Rule], what: str) -> dict[str, Any]:
-    try:
-        return rules.check(given, known, what)
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
-
-
-def _noted(text: str, what: str) -> dict[str, Any]:
-    try:
-        return rules.notes(_parsed(text), what)
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"The options are no JSON: {error}.") from error
-
-
-def _found(tasks: Mapping[str, Any], name: str, kind: str) -> Any:
-    _plain(name, f"The name of the {kind}")
-    if name not in tasks:
-        raise HTTPException(404, f"There is no {kind} '{name}'; there is {_listed(tasks)}.")
-    return tasks[name]
-
-
-def _known_image(image: str) -> None:
-    _plain(image, "The name of the image")
-    known = app_instance().datastore().list_images()
-    if image not in known:
-        raise HTTPException(404, f"There is no image '{image}' among the {len(known)} of the studies; give its name.")
-
-
-def _check_session(session_id: str) -> None:
-    if not SESSION.fullmatch(session_id):
-        raise HTTPException(400, f"'{session_id}' is no name of a session.")
-    if app_instance().sessions() is None or app_instance().sessions().get_session(session_id) is None:
-        raise HTTPException(404, f"There is no session '{session_id}'.")
-
-
-def _check_upload(upload: UploadFile | None) -> None:
-    """A file's name tells how it is read, and may become that of an image."""
-    if upload is None or not upload.filename:
-        return
-    _named(upload.filename, "The name of the file")
-    if not upload.filename.endswith(rules.EXTENSIONS):
-        raise HTTPException(
-            400, f"The file '{upload.filename}' cannot be read; expected {', '.join(rules.EXTENSIONS)}."
-        )
-
-
-def _without_extension(filename: str) -> str:
-    extension = next((end for end in rules.EXTENSIONS if filename.endswith(end)), "")
-    return filename.removesuffix(extension)
-
-
-def _named(text: str, what: str) -> None:
-    try:
-        require_name(text, what)
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
-
-
-def _plain(text: str, what: str) -> None:
-    try:
-        require_plain(text, what)
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(sorted(names)) or "none"

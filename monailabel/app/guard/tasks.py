@@ -121,10 +121,15 @@ class Training(BundleTrainTask):
         alone.bundle_config = ConfigParser(copy.deepcopy(self.bundle_config.get()))
         return super(Training, alone).__call__(request, datastore)
 
+    def check_start(self, model_filename: str) -> None:
+        """Refuse to start from a model file that is absent or not what was written."""
+        path = Path(self.bundle_path) / "models" / model_filename
+        if not path.is_file():
+            raise ValueError(f"There is no model '{model_filename}' to start from.")
+        check_digest(path)
+
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
-        if not os.path.isfile(model_pytorch):
-            raise FileNotFoundError(f"There is no model '{os.path.basename(model_pytorch)}' to start from.")
-        check_digest(Path(model_pytorch))
+        self.check_start(os.path.basename(model_pytorch))
         super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
 
 

@@ -266,6 +266,13 @@ class TestDecathlon:
         assert len(test) == 1
         assert not test & {item["patient"] for item in items}
 
+    def test_a_patient_that_is_code_is_refused_and_nothing_written(self, decathlon: MakeTree, tmp_path: Path) -> None:
+        table, root = tmp_path / "patients.csv", decathlon(count=12)
+        table.write_text("case,patient\n" + "".join(f"BRATS_{n:03},$print({n})\n" for n in range(1, 13)))
+        with pytest.raises(ValueError, match=r"'patient' begins with '\$'"):
+            make_datalist("msd_brain", str(root), str(tmp_path / "list.json"), split="8/4", patients=str(table))
+        assert not (tmp_path / "list.json").exists()
+
 
 class TestWriting:
     def test_split_depends_on_the_seed_alone(self, mmwhs: Path, tmp_path: Path) -> None:

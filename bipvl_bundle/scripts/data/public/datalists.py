@@ -20,6 +20,7 @@ from scripts.data.splits import (
     with_folds,
     with_patients,
 )
+from scripts.trust.plain import require_plain
 from scripts.whole_file import whole_file
 
 LAYOUTS: Mapping[str, Callable[[Path], OfficialCases]] = {
@@ -81,6 +82,7 @@ def make_datalist(
     training, test = _partition(cases, sizes, num_folds, seed)
     require_apart(training, test)
     content = _content(cases, layout, training, test, target.parent if target.is_relative_to(root) else None)
+    require_plain(content, f"'{target}', as it would be,")
     _write(target, content, root / "dataset.json", overwrite)
     _print_summary(target, cases, training, test)
     return target
