@@ -64,8 +64,13 @@ class TestModelFile:
         with pytest.raises(ValueError, match=r"model\.pt' is damaged: it carries the SHA-256 \w{12}\.\.\. and has "):
             check_digest(model)
 
-    def test_a_truncated_file_is_refused(self, model: Path) -> None:
-        model.write_bytes(model.read_bytes()[:-1])
+    def test_a_file_that_was_cut_or_continued_is_refused(self, model: Path) -> None:
+        content = model.read_bytes()
+        for count in (*range(1, 95), 1000, len(content)):
+            model.write_bytes(content[:-count])
+            with pytest.raises(ValueError, match=r"model\.pt"):
+                read_checkpoint(model)
+        model.write_bytes(content + b"x")
         with pytest.raises(ValueError, match=r"model\.pt"):
             read_checkpoint(model)
 
@@ -87,6 +92,18 @@ class TestModelFile:
         (tmp_path / "other").write_bytes(b"x" * 100)
         with pytest.raises(ValueError, match="is no zip archive without a comment"):
             add_digest(tmp_path / "other")
+
+    def test_an_onnx_file_has_it_as_a_property(self, tmp_path: Path) -> None:
+        onnx = pytest.importorskip("onnx")
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", [], [])
+        path = tmp_path / "model.onnx"
+        onnx.save(onnx.helper.make_model(graph), path)
+        assert check_digest(path) is None
+        digest = add_digest(path)
+        assert check_digest(path) == digest
+        assert {p.key: p.value for p in onnx.load(path).metadata_props} == {"sha256": digest}
+        size = path.stat().st_size * 8
+        assert refusals(path, list(range(size)), check_digest) == size
 
 
 class TestFolder:

@@ -120,6 +120,7 @@ def save_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) ->
     assert converted is not None
     converted.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
     converted.save(path)
+    add_digest(path)
     return OnnxNetwork(path, providers=["CPUExecutionProvider"])
 
 

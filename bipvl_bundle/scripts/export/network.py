@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from scripts.trust.digests import check_digest
+
+logger = logging.getLogger(__name__)
 
 METADATA_KEY = "bipvl_seg.json"
 
@@ -35,7 +38,8 @@ class OnnxNetwork(nn.Module):
     Raises:
         ModuleNotFoundError: ONNX Runtime is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: it is not an export of this bundle, or one for other classes or another ROI.
+        ValueError: it is not an export of this bundle, or one for other classes or another ROI, or not what was
+            written any more.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ def describe_export(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an export of this bundle, or a .pt2 file that is not what was written any more.
+        ValueError: it is not an export of this bundle, or not what was written any more.
     """
     path = Path(path)
     if path.suffix == ".onnx":
@@ -109,6 +113,8 @@ def describe_export(path: str | Path) -> dict[str, Any]:
 
 def _session(path: Path, providers: Sequence[str] | None) -> Any:
     _check_is_file(path)
+    if check_digest(path) is None:
+        logger.warning("%s carries no digest: damage to it would go unnoticed. Exported anew, it has one.", path)
     try:
         runtime = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:

@@ -1,8 +1,8 @@
 """Digests that detect damaged files: within a model file, and beside the files of a folder.
 
-A model file of PyTorch is a zip archive, whose checksums PyTorch does not read. The digest of all its bytes stands
-in the archive's comment, at the end of the file: no reader of model files sees it, no copy loses it, and whatever
-writes the file anew leaves it out.
+A model file of PyTorch is a zip archive, whose checksums PyTorch does not read. The digest of all other bytes stands
+at the end of the file, as the archive's comment; at the end of an ONNX file it is one more of the model's properties.
+No reader of such files minds it, no copy loses it, and whatever writes the file anew leaves it out.
 """
 
 from __future__ import annotations
@@ -13,34 +13,32 @@ import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 SUMS = "SHA256SUMS"
 """The file with the digests of a folder's files, as the command sha256sum writes and checks it."""
 
 _END = struct.Struct("<4s4H2LH")  # the last record of a zip archive, after which its comment follows
 _SIGNATURE = b"PK\x05\x06"
-_MARK = b"sha256:"
-_LENGTH = len(_MARK) + 64
+_COMMENT = b"sha256:"
+_PROPERTY = b"\x72\x4a\x0a\x06sha256\x12\x40"  # field 14 of ModelProto, {key: sha256, value: 64 bytes}
+_HEXADECIMAL = re.compile(rb"[0-9a-f]{64}")
 _SUM = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def add_digest(path: Path) -> str:
-    """Write the digest of a zip archive into its comment and return it in hexadecimal.
+    """Write the digest of a model file at its end: of a zip archive as PyTorch writes it, or of an .onnx file.
+
+    Returns:
+        the digest, in hexadecimal
 
     Raises:
         ValueError: it is no zip archive, or has a comment.
     """
-    with path.open("r+b") as file:
-        file.seek(-min(_END.size, path.stat().st_size), os.SEEK_END)
-        end = file.read()
-        if len(end) < _END.size or _END.unpack(end)[0] != _SIGNATURE or _END.unpack(end)[-1]:
-            raise ValueError(f"'{path}' is no zip archive without a comment, as PyTorch writes them.")
-        file.seek(-2, os.SEEK_END)
-        file.write(struct.pack("<H", _LENGTH))
+    if path.suffix != ".onnx":
+        _announce_comment(path)
     digest = _digest(path, path.stat().st_size)
     with path.open("ab") as file:
-        file.write(_MARK + digest.encode())
+        file.write(_mark(path) + digest.encode())
     return digest
 
 
@@ -50,15 +48,18 @@ def check_digest(path: Path) -> str | None:
     Raises:
         ValueError: the file has changed since.
     """
-    comment = _comment(path)
-    if not comment:
+    mark, size = _mark(path), path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-min(_END.size + len(mark) + 64, size), os.SEEK_END)
+        end = file.read()
+    carried, found = end[-64:].decode("ascii", "replace"), None
+    if end[:-64].endswith(mark):
+        found = _digest(path, size - len(mark) - 64)
+    elif not _claims_digest(end, mark):
         return None
-    carried = comment.removeprefix(_MARK).decode("ascii", "replace") if comment.startswith(_MARK) else "none"
-    found = _digest(path, path.stat().st_size - len(comment))
     if carried != found:
-        raise ValueError(
-            f"'{path}' is damaged: it carries the SHA-256 {carried[:12]}... and has {found[:12]}.... Take a fresh copy."
-        )
+        has = f"has {found[:12]}..." if found else "not in its place"
+        raise ValueError(f"'{path}' is damaged: it carries the SHA-256 {carried[:12]}... and {has}. Take a fresh copy.")
     return found
 
 
@@ -93,17 +94,26 @@ def _files(folder: Path) -> Iterable[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
 
 
-def _comment(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-min(_LENGTH, path.stat().st_size), os.SEEK_END)
+def _mark(path: Path) -> bytes:
+    return _PROPERTY if path.suffix == ".onnx" else _COMMENT
+
+
+def _claims_digest(end: bytes, mark: bytes) -> bool:
+    """Whether the end of a file has a part of a digest: its mark, its letters, or the length of a comment."""
+    record = end.rfind(_SIGNATURE)
+    announced = record >= 0 and any(end[record + _END.size - 2 : record + _END.size])
+    return mark in end or bool(_HEXADECIMAL.search(end)) or announced
+
+
+def _announce_comment(path: Path) -> None:
+    """Write the length of the comment into the end of a zip archive that has none."""
+    with path.open("r+b") as file:
+        file.seek(-min(_END.size, path.stat().st_size), os.SEEK_END)
         end = file.read()
-    if end.startswith(_MARK):
-        return end
-    try:
-        with ZipFile(path) as archive:  # a comment whose mark is damaged
-            return archive.comment
-    except (BadZipFile, OSError, ValueError, NotImplementedError):
-        return b""
+        if len(end) < _END.size or _END.unpack(end)[0] != _SIGNATURE or _END.unpack(end)[-1]:
+            raise ValueError(f"'{path}' is no zip archive without a comment, as PyTorch writes them.")
+        file.seek(-2, os.SEEK_END)
+        file.write(struct.pack("<H", len(_COMMENT) + 64))
 
 
 def _digest(path: Path, size: int | None = None) -> str:
