@@ -58,7 +58,7 @@ def check_digest(path: Path) -> str | None:
     elif not _claims_digest(end, mark):
         return None
     if carried != found:
-        has = f"has {found[:12]}..." if found else "not in its place"
+        has = f"has {found[:12]}..." if found else "its end has changed"
         raise ValueError(f"'{path}' is damaged: it carries the SHA-256 {carried[:12]}... and {has}. Take a fresh copy.")
     return found
 
