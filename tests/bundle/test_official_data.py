@@ -26,9 +26,13 @@ Array = NDArray[Any]
 SHAPE = (20, 18, 16)
 ORIENTATIONS = ("LPS", "RAS", "PIR", "SLA")
 
-DECATHLON = {"hippocampus": 2, "brain_structures": 15}
-"""Data sets in the layout of any of its tasks: one channel, and so many labels from 1 on."""
-CONSECUTIVE = {"amos22": 15, **DECATHLON}
+PAIRED = "lateral ventricle", "thalamus", "caudate nucleus", "putamen", "globus pallidus", "hippocampus", "amygdala"
+DECATHLON = {
+    "hippocampus": ["Anterior", "Posterior"],
+    "brain_structures": [*(f"{side} {part}" for part in PAIRED for side in ("left", "right")), "brainstem"],
+}
+"""The labels of data sets in the layout of any of its tasks: one channel, values from 1 on."""
+CONSECUTIVE = {"amos22": 15, **{name: len(labels) for name, labels in DECATHLON.items()}}
 """Data sets whose classes are the labels from 1 to so many."""
 PAPERS = ("amos22", "mmwhs_ct", "mmwhs_mr", "msd_brain")
 DATASETS = (*PAPERS, *DECATHLON)
@@ -113,11 +117,12 @@ def msd_brain(root: Path) -> None:
 
 def decathlon(root: Path) -> None:
     names = [f"{root.name}_{n + 1:03}.nii.gz" for n in range(len(ORIENTATIONS))]
-    count = DECATHLON[root.name]
+    labels = DECATHLON[root.name]
+    count = len(labels)
     for n, (name, codes) in enumerate(zip(names, ORIENTATIONS, strict=True)):
         values, levels = blocks(list(range(1, count + 1)), seed=n).astype(np.uint8), np.linspace(0, 800, count + 1)
         save_case(root / "imagesTr" / name, root / "labelsTr" / name, values, levels, codes)
-    save_decathlon_list(root, names, ["MRI"], ["background", *(f"L{n}" for n in range(1, count + 1))])
+    save_decathlon_list(root, names, ["MRI"], ["background", *labels])
 
 
 def save_decathlon_list(root: Path, names: list[str], channels: list[str], labels: list[str]) -> None:

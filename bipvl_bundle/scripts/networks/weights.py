@@ -67,7 +67,11 @@ def read_checkpoint(path: str | Path, device: str | torch.device = "cpu", *, qui
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes
-        raise ValueError(f"{path} is not a checkpoint of tensors that PyTorch can read: {error}") from error
+        # PyTorch's own message advises to load the file without `weights_only`, which may run what it holds
+        raise ValueError(
+            f"{path} is not a checkpoint of tensors that PyTorch can read ({type(error).__name__}). Is it a model file "
+            "of this bundle, and was it copied whole?"
+        ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors.")
     if digest is None and not quiet:
