@@ -17,9 +17,9 @@ KEY = "words of "
 _FIELD = re.compile(r"\s*(?P<field>[^:;]+?)\s*:\s*(?P<start>.*)", re.DOTALL)
 
 
-def words_text(table: ConceptTable, label: str) -> str:
+def words_text(table: ConceptTable, class_name: str) -> str:
     """Return '<concept>: <sentence>; <concept>: <sentence>; ...', or the sentence alone if there is one concept."""
-    row = table.sentences[table.classes.index(label)]
+    row = table.sentences[table.classes.index(class_name)]
     if len(table.concepts) == 1:
         return row[0]
     return "; ".join(f"{concept}: {sentence}" for concept, sentence in zip(table.concepts, row, strict=True))
@@ -32,7 +32,7 @@ def displayed_words(concepts: ConceptTable, **options: str) -> dict[str, str]:
         concepts: the table that the network reads.
         options: further ones; MONAI Label also puts the texts of a request here, in the place of the table's.
     """
-    return {**{f"{KEY}{label}": words_text(concepts, label) for label in concepts.classes}, **options}
+    return {**{f"{KEY}{class_name}": words_text(concepts, class_name) for class_name in concepts.classes}, **options}
 
 
 def read_edits(table: ConceptTable, words: Mapping[str, str | Mapping[str, str]]) -> dict[str, dict[str, str]]:
@@ -50,20 +50,20 @@ def read_edits(table: ConceptTable, words: Mapping[str, str | Mapping[str, str]]
         raise ValueError(f"Other words are {words!r}; expected {{class: {{concept: sentence}}}}.")
     edits = {}
     for name, content in words.items():
-        label = find_name(name, table.classes, "class", table.source)
-        given = _read_text(table, label, content) if isinstance(content, str) else content
-        edited = table.replace_sentences({label: given})
-        old, new = (t.sentences[table.classes.index(label)] for t in (table, edited))
+        class_name = find_name(name, table.classes, "class", table.source)
+        given = _read_text(table, class_name, content) if isinstance(content, str) else content
+        edited = table.replace_sentences({class_name: given})
+        old, new = (t.sentences[table.classes.index(class_name)] for t in (table, edited))
         changes = {c: after for c, before, after in zip(table.concepts, old, new, strict=True) if before != after}
         if changes:
-            edits[label] = changes
+            edits[class_name] = changes
     return edits
 
 
-def _read_text(table: ConceptTable, label: str, text: str) -> dict[str, str]:
-    where = f"The text for '{label}'"
+def _read_text(table: ConceptTable, class_name: str, text: str) -> dict[str, str]:
+    where = f"The text for '{class_name}'"
     check_text(tidy(text), where)
-    if text == words_text(table, label):  # whatever punctuation its sentences have
+    if text == words_text(table, class_name):  # whatever punctuation its sentences have
         return {}
     if len(table.concepts) == 1:
         return {table.concepts[0]: text}

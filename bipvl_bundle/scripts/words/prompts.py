@@ -99,6 +99,6 @@ def print_prompt(classes: Sequence[str], modality: str, concepts: Sequence[str] 
     print(yaml_prompt(classes, modality, concepts))
 
 
-def _field(concept: str, label: str, modality: str) -> str:
+def _field(concept: str, class_name: str, modality: str) -> str:
     text = FIELDS.get(concept, OTHER_FIELD)
-    return text.format(example=name_sentence(label, modality), concept=concept)
+    return text.format(example=name_sentence(class_name, modality), concept=concept)

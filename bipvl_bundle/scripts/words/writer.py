@@ -91,7 +91,7 @@ def _ask(
     attempts: int,
 ) -> tuple[str, ...]:
     """Ask for the sentences of one class, in the order of the concepts."""
-    known = {label: dict(zip(concepts, row, strict=True)) for label, row in rows.items()}
+    known = {class_name: dict(zip(concepts, row, strict=True)) for class_name, row in rows.items()}
     written = _KNOWN.format(rows=json.dumps(known, ensure_ascii=False, indent=1)) if known else ""
     talk: Conversation = [("system", task), ("user", _NEXT.format(known=written, name=name))]
     answer, fault = "", ""
