@@ -72,7 +72,7 @@ def make_network(tiny_bert: Path, table: ConceptTable):
         **arguments,
     ) -> BiPVLSeg:
         torch.manual_seed(seed)
-        channels = len(concepts.classes) + int(arguments.get("exclusive", True)) if head == "channels" else 8
+        channels = len(concepts.classes) + int(arguments.get("softmax", True)) if head == "channels" else 8
         backbone = make_backbone(channels)
         encoder = StagedTextEncoder(str(tiny_bert), stage_layers=(1, 1, 1, 1), dropout=0.0)
         return BiPVLSeg(backbone, encoder, concepts, head=head, **arguments)

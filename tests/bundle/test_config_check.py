@@ -239,12 +239,12 @@ class TestCheck:
         assert capsys.readouterr().out == f"{base}: no problem(s)\n"
 
     @pytest.mark.parametrize(
-        ("option", "text", "told"), [("resume", "false", "write False"), ("seed", "null", "overlay")]
+        ("option", "text", "message"), [("resume", "false", "write False"), ("seed", "null", "overlay")]
     )
-    def test_text_for_a_switch_or_number(self, option: str, text: str, told: str) -> None:
+    def test_text_for_a_switch_or_number(self, option: str, text: str, message: str) -> None:
         (problem,) = check_config(str(BUNDLE / "configs/train.yaml"), **{option: text})
         assert f"the command line: '{option}' is the text '{text}'" in problem
-        assert told in problem
+        assert message in problem
         assert check_config(str(BUNDLE / "configs/train.yaml"), **{option: False}) == []
 
 

@@ -90,7 +90,7 @@ class TestCommonBlocks:
             "preprocessing_transforms",
             "spacing",
             "roi_size",
-            "exclusive",
+            "softmax",
             "text_encoder",
         }
         for name in ("train", "inference"):
@@ -194,7 +194,7 @@ class TestConceptTables:
         parser["bundle_root"] = str(REPOSITORY / "bipvl_bundle")
         table = ConceptTable.load(parser.get_parsed_content("concepts_file"))
         assert parser.get_parsed_content("class_names") == table.classes
-        assert parser.get_parsed_content("out_channels") == len(table.classes) + parser["exclusive"]
+        assert parser.get_parsed_content("out_channels") == len(table.classes) + parser["softmax"]
 
 
 class TestPaperRecipe:
@@ -232,7 +232,7 @@ class TestPaperRecipe:
             ("text_encoder", "emilyalsentzer/Bio_ClinicalBERT"),
             ("text_stage_layers", [6, 2, 2, 2]),
             ("text_format", "fixed"),
-            ("exclusive", True),
+            ("softmax", True),
             ("loss_def#alignment#temperature", 0.2),
             ("loss_def#alignment#global_weight", 1.0),
             ("loss_def#alignment#local_weight", 1.0),

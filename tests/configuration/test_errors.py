@@ -82,11 +82,11 @@ class TestText:
         error.__context__ = handled.value
         assert error_text(error) == ("OSError: no disk", False)
 
-    @pytest.mark.parametrize(("unforeseen", "told"), [(False, (MESSAGE, True)), (True, ("KeyError: 'case'", False))])
-    def test_worker_of_a_data_loader_is_understood(self, unforeseen: bool, told: tuple[str, bool]) -> None:
+    @pytest.mark.parametrize(("unforeseen", "message"), [(False, (MESSAGE, True)), (True, ("KeyError: 'case'", False))])
+    def test_worker_of_a_data_loader_is_understood(self, unforeseen: bool, message: tuple[str, bool]) -> None:
         with pytest.raises(RuntimeError, match="worker process") as caught:
             list(DataLoader(Refusing(unforeseen=unforeseen), num_workers=1))
-        assert error_text(caught.value) == told
+        assert error_text(caught.value) == message
 
 
 @pytest.fixture

@@ -56,5 +56,5 @@ def test_a_name_that_no_class_shares_a_word_with_is_logged(caplog: pytest.LogCap
 
 def test_numbers_that_transforms_make_are_not_those_of_the_files() -> None:
     assert names_in_files(KIDNEYS) == KIDNEYS
-    assert names_in_files(KIDNEYS, exclusive=False) is None
+    assert names_in_files(KIDNEYS, softmax=False) is None
     assert names_in_files(KIDNEYS, label_transforms=[object()]) is None

@@ -21,7 +21,7 @@ class TestToLabelsd:
         assert found["image"] == "a.nii"
 
     def test_each_region_is_where_its_logit_is_positive(self) -> None:
-        found = ToLabelsd("pred", exclusive=False)({"pred": LOGITS})["pred"]
+        found = ToLabelsd("pred", softmax=False)({"pred": LOGITS})["pred"]
         assert found.reshape(3, 3).tolist() == [[1, 0, 1], [1, 0, 1], [0, 1, 1]]
 
     def test_what_is_marked_as_probabilities_passes(self) -> None:

@@ -144,7 +144,7 @@ class TestExclusiveClasses:
 class TestRegions:
     def test_equal_sigmoid_invertd_and_threshold(self, prepared: Prepared) -> None:
         logits = prepared.logits(3)
-        found = prepared.labels(logits, exclusive=False)
+        found = prepared.labels(logits, softmax=False)
         expected = prepared.inverted(logits.as_tensor().sigmoid(), nearest=False) > 0.5
         assert found.dtype == torch.uint8
         assert found.shape == (3, *SHAPE)
@@ -154,17 +154,17 @@ class TestRegions:
     def test_that_are_nowhere_stay_empty(self, prepared: Prepared) -> None:
         logits = prepared.logits(2)
         logits[1] = -3
-        found = prepared.labels(logits, exclusive=False)
+        found = prepared.labels(logits, softmax=False)
         assert found[0].any()
         assert not found[1].any()
 
 
 class TestNearest:
-    @pytest.mark.parametrize("exclusive", [True, False])
-    def test_resamples_the_labels(self, prepared: Prepared, exclusive: bool) -> None:
+    @pytest.mark.parametrize("softmax", [True, False])
+    def test_resamples_the_labels(self, prepared: Prepared, softmax: bool) -> None:
         logits = prepared.logits(4)
-        labels = ToLabelsd("pred", exclusive=exclusive)({"pred": logits})["pred"]
-        found = prepared.labels(logits, mode="nearest", exclusive=exclusive)
+        labels = ToLabelsd("pred", softmax=softmax)({"pred": logits})["pred"]
+        found = prepared.labels(logits, mode="nearest", softmax=softmax)
         assert found.dtype == torch.uint8
         assert torch.equal(found.as_tensor().float(), prepared.inverted(labels, nearest=True))
 

@@ -205,7 +205,7 @@ class TestCheckCased:
             CheckCased(["image", "label"], num_classes=2)(load(case))
 
     def test_regions_come_as_a_map_or_as_channels(self, case: Case, image: NDArray[Any]) -> None:
-        regions = check(exclusive=False)
+        regions = check(softmax=False)
         regions({"image": torch.as_tensor(image)[None], "label": torch.full((1, *SHAPE), 4)})
         regions({"image": torch.as_tensor(image)[None], "label": torch.ones(2, *SHAPE)})
         with pytest.raises(ValueError, match=r"expected values from 0 to 1, found also 4;"):

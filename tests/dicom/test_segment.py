@@ -71,17 +71,17 @@ def options(bundle_root: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def reader(folder: Path, levels: list[float], exclusive: bool) -> dict[str, Any]:
+def reader(folder: Path, levels: list[float], softmax: bool) -> dict[str, Any]:
     """Overrides for a network of one convolution that reads labels off the intensity x.
 
     Exclusive: the logits 2 x l - l^2 are largest for the level l nearest to x. Regions: x - l.
     """
     level = torch.tensor(levels)
-    weight = 2 * level if exclusive else torch.ones_like(level)
-    bias = -(level**2) if exclusive else -level
+    weight = 2 * level if softmax else torch.ones_like(level)
+    bias = -(level**2) if softmax else -level
     torch.save({"model": {"weight": weight.reshape(-1, 1, 1, 1, 1), "bias": bias}}, folder / "reader.pt")
     network = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": len(levels), "kernel_size": 1}
-    return {"network_def": network, "ckpt_path": str(folder / "reader.pt"), "exclusive": exclusive}
+    return {"network_def": network, "ckpt_path": str(folder / "reader.pt"), "softmax": softmax}
 
 
 def segments_at(path: Path) -> tuple[Any, NDArray[np.bool_], NDArray[np.float64]]:

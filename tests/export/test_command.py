@@ -106,12 +106,12 @@ class TestParity:
     """Logits at batches of 1, 2 and 3, against the network itself."""
 
     CASES: ClassVar = {
-        "swin-exclusive": (make_swin, {}),
-        "swin-overlapping": (make_swin, {"exclusive": False}),
+        "swin-softmax": (make_swin, {}),
+        "swin-overlapping": (make_swin, {"softmax": False}),
         "swin-words": (make_swin, {"head": "words"}),
         "swin-v2": (partial(make_swin, use_v2=True), {}),
         "swin-checkpointing": (partial(make_swin, use_checkpoint=True), {}),
-        "unet-overlapping": (make_unet, {"exclusive": False, "num_heads": (1, 1, 1, 1)}),
+        "unet-overlapping": (make_unet, {"softmax": False, "num_heads": (1, 1, 1, 1)}),
         "unet-pooled": (make_unet, {"token_budget": 300, "fused_stages": (1, 3), "num_heads": (1, 1, 1, 1)}),
     }
 
@@ -183,7 +183,7 @@ class TestMetadata:
         assert json.loads(json.dumps(metadata)) == metadata
 
     def test_overlapping_regions_have_no_background(self, describe):
-        metadata = describe(exclusive=False)
+        metadata = describe(softmax=False)
         assert metadata["channels"] == metadata["classes"]
 
     def test_words_and_their_digest(self, describe, make_network, table):

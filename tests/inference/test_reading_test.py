@@ -87,10 +87,10 @@ class TestRun:
             assert found.own[row] == pytest.approx(np.mean(expected), abs=1e-6)
 
     def test_regions_are_scored_by_channel(self, make_network, awaken, table, tmp_path, case):
-        network = awaken(make_network(head="words", exclusive=False)).eval()
+        network = awaken(make_network(head="words", softmax=False)).eval()
         label = torch.cat([case["label"].eq(n) for n in range(1, CLASSES + 1)], dim=1).float()
         test = ReadingTest(
-            network, table, [{**case, "label": label}], SimpleInferer(), exclusive=False, output_dir=tmp_path
+            network, table, [{**case, "label": label}], SimpleInferer(), softmax=False, output_dir=tmp_path
         )
         with torch.no_grad():
             masks = network(case["image"])[0] > 0

@@ -73,16 +73,16 @@ class TestWords:
         assert torch.equal(both, network(volume[None]))
 
     @pytest.mark.parametrize(
-        ("option", "told"),
+        ("option", "message"),
         [
             ({"words of livr": "shape: a; location: b"}, "no class 'livr'"),
             ({"words of liver": "shape: a"}, "text for 'liver' lacks 'location'"),
         ],
     )
     def test_that_cannot_be_read_stop_before_the_network(
-        self, table: ConceptTable, volume: MetaTensor, option: dict[str, str], told: str
+        self, table: ConceptTable, volume: MetaTensor, option: dict[str, str], message: str
     ) -> None:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             requested(table, volume, **option)
 
     def test_are_not_evaluated(self, table: ConceptTable, volume: MetaTensor) -> None:
@@ -122,8 +122,8 @@ class TestSamples:
     def test_of_regions_are_sigmoids(
         self, make_network: Callable[..., Any], table: ConceptTable, volume: MetaTensor
     ) -> None:
-        network = make_network(exclusive=False).train()
-        sample = infer(table, network, volume[None], exclusive=False)
+        network = make_network(softmax=False).train()
+        sample = infer(table, network, volume[None], softmax=False)
         torch.testing.assert_close(sample.as_tensor(), network.eval()(volume[None]).sigmoid())
 
     def test_stay_probabilities_where_logits_become_labels(

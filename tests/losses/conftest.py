@@ -28,7 +28,7 @@ def make_output() -> OutputMaker:
         classes: int = 5,
         concepts: int = 3,
         width: int = 8,
-        exclusive: bool = True,
+        softmax: bool = True,
         seed: int = 0,
     ) -> BiPVLOutput:
         generator = torch.Generator().manual_seed(seed)
@@ -36,7 +36,7 @@ def make_output() -> OutputMaker:
         def random(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator)
 
-        channels = classes + int(exclusive)
+        channels = classes + int(softmax)
         same = torch.eye(classes, dtype=torch.bool).unsqueeze(-1).repeat(1, 1, concepts)
         return BiPVLOutput(
             logits=random(batch, channels, 4, 4, 4).requires_grad_(),
@@ -53,10 +53,10 @@ def make_output() -> OutputMaker:
 def make_target() -> Callable[[BiPVLOutput, bool], torch.Tensor]:
     """A function that makes a target fitting an output, with every class somewhere in every sample."""
 
-    def make(output: BiPVLOutput, exclusive: bool = True) -> torch.Tensor:
+    def make(output: BiPVLOutput, softmax: bool = True) -> torch.Tensor:
         batch, channels, *spatial = output.logits.shape
         voxels = torch.arange(spatial[0] * spatial[1] * spatial[2]).reshape(1, 1, *spatial)
-        if exclusive:
+        if softmax:
             return (voxels % channels).repeat(batch, 1, 1, 1, 1)
         masks = torch.cat([voxels % (c + 2) == 0 for c in range(channels)], dim=1)
         return masks.repeat(batch, 1, 1, 1, 1).float()

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from scripts.losses.segmentation import SegmentationLoss
 
 
-def plain_segmentation(logits, target, exclusive, first_dice_channel=0, eps=1e-5):
+def plain_segmentation(logits, target, softmax, first_dice_channel=0, eps=1e-5):
     """Equations 11 to 13 with a loop over samples, channels and voxels."""
     logits = logits.detach().double().numpy()
     batch, channels = logits.shape[:2]
@@ -18,7 +18,7 @@ def plain_segmentation(logits, target, exclusive, first_dice_channel=0, eps=1e-5
     labels = target.numpy().reshape(batch, target.shape[1], -1)
     dice, cross_entropy = [], []
     for b in range(batch):
-        if exclusive:
+        if softmax:
             odds = np.exp(raw[b])
             p = odds / odds.sum(axis=0)
             g = np.stack([labels[b, 0] == c for c in range(channels)]).astype(float)
@@ -47,30 +47,30 @@ def test_hand_computed_overlapping_case():
     # Both regions cover voxel 0 only; the sigmoids say 1/2 everywhere.
     target = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).reshape(1, 2, 2, 1, 1)
     expected = (1 - 1 / 1.5) + math.log(2)
-    loss = SegmentationLoss(exclusive=False)
+    loss = SegmentationLoss(softmax=False)
     assert loss(torch.zeros(1, 2, 2, 1, 1), target).item() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_equals_the_plain_loops(make_output, make_target, exclusive):
-    output = make_output(exclusive=exclusive)
-    target = make_target(output, exclusive)
-    expected = plain_segmentation(output.logits, target, exclusive)
-    assert SegmentationLoss(exclusive)(output.logits, target).item() == pytest.approx(expected, abs=1e-5)
+@pytest.mark.parametrize("softmax", [True, False])
+def test_equals_the_plain_loops(make_output, make_target, softmax):
+    output = make_output(softmax=softmax)
+    target = make_target(output, softmax)
+    expected = plain_segmentation(output.logits, target, softmax)
+    assert SegmentationLoss(softmax)(output.logits, target).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_background_can_be_left_out_of_dice(make_output, make_target):
     output = make_output()
     target = make_target(output)
-    expected = plain_segmentation(output.logits, target, exclusive=True, first_dice_channel=1)
+    expected = plain_segmentation(output.logits, target, softmax=True, first_dice_channel=1)
     loss = SegmentationLoss(include_background=False)
     assert loss(output.logits, target).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_overlapping_channels_do_not_compete(make_output, make_target):
-    output = make_output(exclusive=False)
+    output = make_output(softmax=False)
     target = make_target(output, False)
-    loss = SegmentationLoss(exclusive=False)
+    loss = SegmentationLoss(softmax=False)
     alone = torch.stack([loss(output.logits[:, c : c + 1], target[:, c : c + 1]) for c in range(5)])
     torch.testing.assert_close(loss(output.logits, target), alone.mean())
 
@@ -81,39 +81,39 @@ def test_perfect_prediction_costs_nothing(make_output, make_target):
     certain = torch.nn.functional.one_hot(target[:, 0], 6).movedim(-1, 1).float() * 200 - 100
     assert SegmentationLoss()(certain, target).item() == pytest.approx(0, abs=1e-5)
     masks = (certain > 0).float()
-    assert SegmentationLoss(exclusive=False)(certain, masks).item() == pytest.approx(0, abs=1e-5)
+    assert SegmentationLoss(softmax=False)(certain, masks).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_absent_class_costs_one_and_gives_dice_no_gradient():
     logits = torch.zeros(1, 2, 2, 2, 2, requires_grad=True)
-    dice = SegmentationLoss(exclusive=False).dice(logits, torch.zeros(1, 2, 2, 2, 2))
+    dice = SegmentationLoss(softmax=False).dice(logits, torch.zeros(1, 2, 2, 2, 2))
     assert dice == 1
     dice.backward()
     assert logits.grad.abs().sum() == 0
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_is_never_negative(make_output, make_target, exclusive, seed):
-    output = make_output(exclusive=exclusive, seed=seed)
-    target = make_target(output, exclusive)
-    assert SegmentationLoss(exclusive)(100 * output.logits, target) >= 0
+def test_is_never_negative(make_output, make_target, softmax, seed):
+    output = make_output(softmax=softmax, seed=seed)
+    target = make_target(output, softmax)
+    assert SegmentationLoss(softmax)(100 * output.logits, target) >= 0
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_batch_is_the_mean_of_its_samples(make_output, make_target, exclusive):
-    output = make_output(batch=3, exclusive=exclusive)
-    target = make_target(output, exclusive)
-    loss = SegmentationLoss(exclusive)
+@pytest.mark.parametrize("softmax", [True, False])
+def test_batch_is_the_mean_of_its_samples(make_output, make_target, softmax):
+    output = make_output(batch=3, softmax=softmax)
+    target = make_target(output, softmax)
+    loss = SegmentationLoss(softmax)
     alone = torch.stack([loss(output.logits[b : b + 1], target[b : b + 1]) for b in range(3)])
     torch.testing.assert_close(loss(output.logits, target), alone.mean())
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_is_computed_in_float32_under_autocast(make_output, make_target, exclusive):
-    output = make_output(exclusive=exclusive)
-    target = make_target(output, exclusive)
-    loss = SegmentationLoss(exclusive)
+@pytest.mark.parametrize("softmax", [True, False])
+def test_is_computed_in_float32_under_autocast(make_output, make_target, softmax):
+    output = make_output(softmax=softmax)
+    target = make_target(output, softmax)
+    loss = SegmentationLoss(softmax)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = loss(output.logits, target)
         low = loss(output.logits.bfloat16(), target)

@@ -23,11 +23,11 @@ def labels(**values):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.int32, torch.float32])
 def test_fitting_targets_pass(dtype):
     check_target(LOGITS, labels().to(dtype))
-    check_target(LOGITS, torch.ones(2, 3, 4, 4, 4).to(dtype), exclusive=False)
+    check_target(LOGITS, torch.ones(2, 3, 4, 4, 4).to(dtype), softmax=False)
 
 
 def test_boolean_masks_pass():
-    check_target(LOGITS, torch.ones(2, 3, 4, 4, 4, dtype=torch.bool), exclusive=False)
+    check_target(LOGITS, torch.ones(2, 3, 4, 4, 4, dtype=torch.bool), softmax=False)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_masks_must_be_binary():
     target = torch.zeros(2, 3, 4, 4, 4)
     target[0, 0, 0, 0, 0] = 2
     with pytest.raises(ValueError, match=r"the values \[2.0\]; it must hold 0 or 1"):
-        check_target(LOGITS, target, exclusive=False)
+        check_target(LOGITS, target, softmax=False)
 
 
 def test_wrong_shape_names_both():
@@ -56,13 +56,13 @@ def test_wrong_shape_names_both():
     with pytest.raises(ValueError, match=r"one label map.*is \(2, 3, 4, 4, 4\)"):
         check_target(LOGITS, torch.zeros(2, 3, 4, 4, 4))
     with pytest.raises(ValueError, match=r"one binary mask per class of shape \(2, 3, 4, 4, 4\)"):
-        check_target(LOGITS, labels(), exclusive=False)
+        check_target(LOGITS, labels(), softmax=False)
 
 
 def test_single_channel_needs_overlapping_regions():
     with pytest.raises(ValueError, match="at least 2 output channels"):
         check_target(LOGITS[:, :1], torch.zeros(2, 1, 4, 4, 4))
-    check_target(LOGITS[:, :1], torch.zeros(2, 1, 4, 4, 4), exclusive=False)
+    check_target(LOGITS[:, :1], torch.zeros(2, 1, 4, 4, 4), softmax=False)
 
 
 def test_present_classes_of_label_maps():
@@ -78,13 +78,13 @@ def test_present_classes_of_binary_masks():
     target = torch.zeros(2, 2, 2, 2, 2)
     target[0, 1, 1, 1, 1] = 1
     target[1, :, 0] = 1
-    assert present_classes(target, channels=2, exclusive=False).tolist() == [[False, True], [True, True]]
+    assert present_classes(target, channels=2, softmax=False).tolist() == [[False, True], [True, True]]
 
 
 class TestAskedTarget:
     @staticmethod
-    def output(make_output, classes, *, num_classes=3, mirrored=False, exclusive=True):
-        output = make_output(classes=len(classes), exclusive=exclusive)
+    def output(make_output, classes, *, num_classes=3, mirrored=False, softmax=True):
+        output = make_output(classes=len(classes), softmax=softmax)
         return replace(output, question=AskedClasses(classes, num_classes, mirrored))
 
     def test_without_a_question_is_the_target_itself(self, make_output, make_target):
@@ -102,7 +102,7 @@ class TestAskedTarget:
     def test_regions_are_chosen_and_ordered(self, make_output):
         target = torch.zeros(2, 3, 4, 4, 4)
         target[:, 1] = 1
-        found = asked_target(self.output(make_output, (2, 1), exclusive=False), target, exclusive=False)
+        found = asked_target(self.output(make_output, (2, 1), softmax=False), target, softmax=False)
         assert found.flatten(2).amax(dim=-1)[0].tolist() == [0, 1]
 
     def test_mirrored_from_left_to_right_with_the_image(self, make_output):

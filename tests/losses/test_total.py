@@ -73,16 +73,16 @@ def test_uncertainties_settle_at_the_logarithm_of_their_losses(make_output):
     torch.testing.assert_close(loss.log_variance.detach(), expected, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_adds_up_its_parts(make_output, make_target, exclusive):
-    output = make_output(exclusive=exclusive)
-    target = make_target(output, exclusive)
-    loss = BiPVLLoss(exclusive).eval()
+@pytest.mark.parametrize("softmax", [True, False])
+def test_adds_up_its_parts(make_output, make_target, softmax):
+    output = make_output(softmax=softmax)
+    target = make_target(output, softmax)
+    loss = BiPVLLoss(softmax).eval()
     loss.log_variance.data = torch.tensor([0.3, -0.2, 1.0])
     parts = torch.stack(
         [
-            SegmentationLoss(exclusive)(output.logits, target),
-            ClassEmbeddingLoss(exclusive)(output.class_map, output.logits),
+            SegmentationLoss(softmax)(output.logits, target),
+            ClassEmbeddingLoss(softmax)(output.class_map, output.logits),
             AlignmentLoss().eval()(output)[0],
         ]
     )
@@ -116,11 +116,11 @@ def test_logged_uncertainties_do_not_change_with_a_later_step(make_output, make_
     assert logged["weight_segmentation"] == 0.5
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_gradients_reach_every_input(make_output, make_target, exclusive):
-    output = make_output(exclusive=exclusive)
-    loss = BiPVLLoss(exclusive)
-    loss(output, make_target(output, exclusive)).backward()
+@pytest.mark.parametrize("softmax", [True, False])
+def test_gradients_reach_every_input(make_output, make_target, softmax):
+    output = make_output(softmax=softmax)
+    loss = BiPVLLoss(softmax)
+    loss(output, make_target(output, softmax)).backward()
     inputs = [output.logits, output.class_map, output.vision_embeddings, output.concept_embeddings]
     for tensor in [*inputs, loss.log_variance]:
         assert tensor.grad.isfinite().all()
@@ -135,11 +135,11 @@ def test_decoder_learns_from_the_segmentation_loss_alone(make_output, make_targe
     torch.testing.assert_close(output.logits.grad, expected)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_batch_is_the_mean_of_its_samples(make_output, make_target, exclusive):
-    output = make_output(batch=3, exclusive=exclusive)
-    target = make_target(output, exclusive)
-    loss = BiPVLLoss(exclusive).eval()
+@pytest.mark.parametrize("softmax", [True, False])
+def test_batch_is_the_mean_of_its_samples(make_output, make_target, softmax):
+    output = make_output(batch=3, softmax=softmax)
+    target = make_target(output, softmax)
+    loss = BiPVLLoss(softmax).eval()
 
     def alone(b):
         shared = ("same_sentence", "question")
@@ -168,14 +168,14 @@ def test_permuting_classes_changes_nothing(make_output, make_target):
     torch.testing.assert_close(loss.terms, terms)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_plain_logits_cost_the_segmentation_loss_unweighted(make_output, make_target, exclusive):
-    output = make_output(exclusive=exclusive)
-    target = make_target(output, exclusive)
-    loss = BiPVLLoss(exclusive)
+@pytest.mark.parametrize("softmax", [True, False])
+def test_plain_logits_cost_the_segmentation_loss_unweighted(make_output, make_target, softmax):
+    output = make_output(softmax=softmax)
+    target = make_target(output, softmax)
+    loss = BiPVLLoss(softmax)
     loss.log_variance.data += 2
     value = loss(output.logits, target)
-    assert value == SegmentationLoss(exclusive)(output.logits, target)
+    assert value == SegmentationLoss(softmax)(output.logits, target)
     assert loss.terms == {"loss": value, "segmentation": value}
     value.backward()
     assert loss.log_variance.grad.tolist() == [0, 0, 0]
@@ -296,12 +296,12 @@ def test_label_outside_the_table_raises(make_output, make_target):
 
 
 def test_disagreement_about_the_background_raises(make_output, make_target):
-    output = make_output(exclusive=False)
+    output = make_output(softmax=False)
     with pytest.raises(ValueError, match="embeds 5 classes and has 5 output channels; exclusive classes need"):
-        BiPVLLoss(exclusive=True)(output, make_target(output))
-    output = make_output(exclusive=True)
+        BiPVLLoss(softmax=True)(output, make_target(output))
+    output = make_output(softmax=True)
     with pytest.raises(ValueError, match="embeds 5 classes and has 6 output channels; regions need"):
-        BiPVLLoss(exclusive=False)(output, make_target(output, exclusive=False))
+        BiPVLLoss(softmax=False)(output, make_target(output, softmax=False))
 
 
 def test_can_be_written_in_a_config(make_output, make_target):
@@ -309,7 +309,7 @@ def test_can_be_written_in_a_config(make_output, make_target):
         {
             "loss": {
                 "_target_": "scripts.losses.total.BiPVLLoss",
-                "exclusive": True,
+                "softmax": True,
                 "use_alignment": True,
                 "alignment": {"_target_": "scripts.losses.alignment.AlignmentLoss", "local_weight": 0.0},
             }

@@ -135,7 +135,7 @@ def test_a_prediction_on_a_gpu_is_scored_against_a_reference_from_disk() -> None
 
 def test_overlapping_regions_are_scored_by_channel() -> None:
     whole, core = (label_map() > 0), (label_map() == 1)
-    handler = SegmentationMetricsHandler(["whole", "core"], exclusive=False)
+    handler = SegmentationMetricsHandler(["whole", "core"], softmax=False)
     metrics = scored(handler, MetaTensor(torch.cat([whole, whole])), MetaTensor(torch.cat([whole, core])))
     assert metrics["dice_whole"] == 1.0
     assert metrics["dice_core"] == pytest.approx(2 * 1000 / (1000 + 1100))
@@ -245,7 +245,7 @@ def test_values_and_channels_outside_the_classes_are_refused(pred: Tensor, label
 
 
 def test_regions_need_one_binary_channel_each() -> None:
-    handler = SegmentationMetricsHandler(CLASSES, exclusive=False, surface=False)
+    handler = SegmentationMetricsHandler(CLASSES, softmax=False, surface=False)
     with pytest.raises(ValueError, match="has 1 channels, but there are 2 regions"):
         handler.update({"pred": label_map(), "label": label_map()})
     with pytest.raises(ValueError, match=r"values \[2.0\], but 0 to 1 are expected"):

@@ -93,7 +93,7 @@ class TestWords:
         assert np.array_equal(voxels(server.infer("case_0", **shown)), voxels(server.infer("case_0")))
 
     @pytest.mark.parametrize(
-        ("option", "text", "told"),
+        ("option", "text", "message"),
         [
             ("words of liver", "shape: A wedge.", "The text for 'liver' lacks 'title'"),
             ("words of liver", "", "The text for 'liver' is empty"),
@@ -102,11 +102,11 @@ class TestWords:
             ("words of livr", "shape: A wedge.", "no option 'words of livr'; did you mean 'words of liver'"),
         ],
     )
-    def test_that_cannot_be_read_are_refused_by_name(self, server: Any, option: str, text: str, told: str) -> None:
+    def test_that_cannot_be_read_are_refused_by_name(self, server: Any, option: str, text: str, message: str) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             server.infer("case_0", **{option: text})
         assert refused.value.code == 400
-        assert told in json.loads(refused.value.read())["detail"]
+        assert message in json.loads(refused.value.read())["detail"]
 
 
 class TestScoring:

@@ -49,7 +49,7 @@ def refused(*arguments: object, **variables: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "The folder of images is missing. Usage: "),
         (["a", "b", "c"], "Two folders at most are expected, found 3"),
@@ -59,8 +59,8 @@ def refused(*arguments: object, **variables: object) -> str:
         (["absent"], "There is no folder 'absent'"),
     ],
 )
-def test_arguments_that_cannot_be_used(arguments: list[str], told: str) -> None:
-    assert told in refused(*arguments)
+def test_arguments_that_cannot_be_used(arguments: list[str], message: str) -> None:
+    assert message in refused(*arguments)
 
 
 def test_a_bundle_that_is_absent(studies: Path, tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_a_folder_that_is_no_bundle(studies: Path) -> None:
 
 def test_a_bundle_without_a_model(studies: Path, bundle: Path) -> None:
     (bundle / "models/model.pt").unlink()
-    told = refused(studies, bundle)
-    assert "models/model.pt is absent. Train one (./train.sh), or give a released bundle" in told
+    message = refused(studies, bundle)
+    assert "models/model.pt is absent. Train one (./train.sh), or give a released bundle" in message
 
 
 def test_a_name_that_cannot_be_that_of_a_model(studies: Path, bundle: Path) -> None:
@@ -89,14 +89,14 @@ def test_studies_that_cannot_be_written(studies: Path, bundle: Path) -> None:
 
 
 def test_no_python(studies: Path, bundle: Path, tmp_path: Path) -> None:
-    told = refused(studies, bundle, PYTHON="absent-python", BIPVL_MONAILABEL_VENV=tmp_path / "venv")
-    assert "Python 3.10 to 3.12 is needed; 'absent-python' is" in told
+    message = refused(studies, bundle, PYTHON="absent-python", BIPVL_MONAILABEL_VENV=tmp_path / "venv")
+    assert "Python 3.10 to 3.12 is needed; 'absent-python' is" in message
     assert not (tmp_path / "venv").exists()
 
 
 def test_a_port_in_use(studies: Path, bundle: Path, environment: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = refused(studies, bundle, "--port", port, BIPVL_MONAILABEL_VENV=environment)
-    assert f"Port {port} of 127.0.0.1 cannot be opened: it is in use, or not allowed" in told
+        message = refused(studies, bundle, "--port", port, BIPVL_MONAILABEL_VENV=environment)
+    assert f"Port {port} of 127.0.0.1 cannot be opened: it is in use, or not allowed" in message
     assert not (environment / "apps").exists()

@@ -11,10 +11,10 @@ from scripts.networks.outputs import BiPVLOutput
 from scripts.words.table import ConceptTable
 
 
-def target_for(image, channels, exclusive=True):
+def target_for(image, channels, softmax=True):
     generator = torch.Generator().manual_seed(2)
-    shape = (image.shape[0], 1 if exclusive else channels, *image.shape[2:])
-    return torch.randint(0, channels if exclusive else 2, shape, generator=generator).float()
+    shape = (image.shape[0], 1 if softmax else channels, *image.shape[2:])
+    return torch.randint(0, channels if softmax else 2, shape, generator=generator).float()
 
 
 def embed(network):
@@ -42,11 +42,11 @@ def test_text_equals_its_bert_at_initialisation(make_network, image):
     torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_training_output_has_the_documented_shapes(make_network, image, exclusive):
-    network = make_network(exclusive=exclusive, projection_channels=20).train()
+@pytest.mark.parametrize("softmax", [True, False])
+def test_training_output_has_the_documented_shapes(make_network, image, softmax):
+    network = make_network(softmax=softmax, projection_channels=20).train()
     output = network(image)
-    channels = 4 if exclusive else 3
+    channels = 4 if softmax else 3
     assert isinstance(output, BiPVLOutput)
     assert output.logits.shape == (2, channels, 64, 32, 32)
     assert output.class_map.shape == (2, channels, 2, 1, 1)
@@ -369,7 +369,7 @@ class TestStateDict:
 def test_number_of_output_channels_must_fit_the_table(make_network, table):
     network = make_network()
     with pytest.raises(ValueError, match="names 3 classes, which needs 3 output channels; the backbone has 4"):
-        type(network)(network.backbone, network.text_encoder, table, head="channels", exclusive=False)
+        type(network)(network.backbone, network.text_encoder, table, head="channels", softmax=False)
 
 
 def test_words_for_other_classes_raise(make_network):

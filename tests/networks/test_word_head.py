@@ -108,13 +108,13 @@ class TestClasses:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("exclusive", [True, False])
+    @pytest.mark.parametrize("softmax", [True, False])
     @pytest.mark.parametrize("stages", [(1, 2, 3, 4), (2,), ()])
-    def test_every_parameter_receives_a_gradient(self, make_network, awaken, image, exclusive, stages):
-        network = awaken(make_network(head="words", exclusive=exclusive, fused_stages=stages)).train()
-        loss = BiPVLLoss(exclusive)
-        shape = (1, 1 if exclusive else 3, *image.shape[2:])
-        target = torch.randint(0, 4 if exclusive else 2, shape).float()
+    def test_every_parameter_receives_a_gradient(self, make_network, awaken, image, softmax, stages):
+        network = awaken(make_network(head="words", softmax=softmax, fused_stages=stages)).train()
+        loss = BiPVLLoss(softmax)
+        shape = (1, 1 if softmax else 3, *image.shape[2:])
+        target = torch.randint(0, 4 if softmax else 2, shape).float()
         loss(network(image.float()), target).backward()
         dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
         assert [name for name in dead if not name.endswith("key.bias")] == []

@@ -204,10 +204,10 @@ class TestStartingModel:
         again.load_state_dict(first.state_dict())
         starting.keep(at_epoch(1))
         again.save()
-        starting.judge(at_epoch(1))
+        starting.compare(at_epoch(1))
         assert biases(path.parent) == {"model": 5.0, "model_1": 5.0}
         assert not (path.parent / OUTCOME).exists(), "nothing was trained any more"
-        starting.judge(at_epoch(2))
+        starting.compare(at_epoch(2))
         assert "NOT JUDGED" in outcome(path.parent)["text"]
 
 

@@ -48,7 +48,7 @@ def evaluator(network: nn.Module, inferer: Any = None, *handlers: Any, **options
     return SupervisedEvaluator("cpu", loader(), network, inferer=inferer, val_handlers=list(handlers), **options)
 
 
-def told(run: Callable[[], Any]) -> str:
+def failure_of(run: Callable[[], Any]) -> str:
     with pytest.raises(MemoryError) as raised:
         run()
     return str(raised.value)
@@ -56,7 +56,7 @@ def told(run: Callable[[], Any]) -> str:
 
 class TestTrainer:
     def test_says_what_to_lower_with_the_present_values(self) -> None:
-        lines = told(trainer(Full(), MemoryAdvice(SETTINGS)).run).splitlines()
+        lines = failure_of(trainer(Full(), MemoryAdvice(SETTINGS)).run).splitlines()
         assert lines[0] == (
             "Training on a batch of images (2, 1, 8, 8, 8) ran out of memory: CUDA out of memory. Tried to "
             "allocate 2.00 GiB. GPU 0 has a total capacity of 7.75 GiB"
@@ -78,19 +78,19 @@ class TestTrainer:
         network = Full()
         depths = (1, 1, 1, 1)
         network.swin = SwinUNETR(1, 2, feature_size=12, depths=depths, use_checkpoint=use_checkpoint)
-        assert ("backbone#network#use_checkpoint" in told(trainer(network, MemoryAdvice(SETTINGS)).run)) == named
+        assert ("backbone#network#use_checkpoint" in failure_of(trainer(network, MemoryAdvice(SETTINGS)).run)) == named
 
     def test_validation_within_training_gives_its_own_advice(self) -> None:
         inner = evaluator(Full(), SlidingWindowInferer(8), MemoryAdvice({"sw_batch_size": 4}))
         outer = trainer(nn.Conv3d(1, 1, 1), MemoryAdvice(SETTINGS))
         outer.add_event_handler(Events.EPOCH_COMPLETED, lambda: inner.run(1))
-        message = told(outer.run)
+        message = failure_of(outer.run)
         assert message.startswith("Inference on a batch")
         assert "sw_batch_size: lower it; the result is the same, now 4" in message
         assert "crops_per_volume" not in message
 
     def test_is_heard_beside_other_handlers_of_exceptions(self) -> None:
-        told(trainer(Full(), MemoryAdvice(SETTINGS), StatsHandler()).run)
+        failure_of(trainer(Full(), MemoryAdvice(SETTINGS), StatsHandler()).run)
 
     def test_other_errors_pass(self) -> None:
         with pytest.raises(RuntimeError, match=r"^mat1 and mat2$"):
@@ -103,7 +103,7 @@ class TestEvaluator:
             raise torch.OutOfMemoryError(FULL)
 
         post = Lambdad(keys="pred", func=fill)
-        message = told(evaluator(nn.Conv3d(1, 1, 1), None, MemoryAdvice(SETTINGS), postprocessing=post).run)
+        message = failure_of(evaluator(nn.Conv3d(1, 1, 1), None, MemoryAdvice(SETTINGS), postprocessing=post).run)
         assert "ran out of memory: CUDA out of memory." in message
 
     @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ class TestEvaluator:
         engine = evaluator(Full(), inferer)
         engine.state.device = torch.device("cuda")
         engine.state.batch = {"image": torch.zeros(1, 1, 8, 8, 8)}
-        message = told(lambda: MemoryAdvice(SETTINGS)(engine, torch.OutOfMemoryError(FULL)))
+        message = failure_of(lambda: MemoryAdvice(SETTINGS)(engine, torch.OutOfMemoryError(FULL)))
         assert ("validate#inferer#device" in message) == named
         assert "backbone#network#use_checkpoint" not in message
         assert "in training too, now [96, 96, 64]" in message

@@ -61,7 +61,7 @@ class TestReading:
         assert read_edits(table, {"liver": {"shape": "A disc."}}) == {"liver": {"shape": "A disc."}}
 
     @pytest.mark.parametrize(
-        ("label", "content", "told"),
+        ("label", "content", "message"),
         [
             ("livr", "shape: a; location: b", "no class 'livr'; did you mean 'liver'"),
             ("liver", "shape: a", "text for 'liver' lacks 'location'; give all of shape, location"),
@@ -77,9 +77,9 @@ class TestReading:
         ],
     )
     def test_what_cannot_be_read_is_reported_by_class_and_concept(
-        self, table: ConceptTable, label: str, content: str, told: str
+        self, table: ConceptTable, label: str, content: str, message: str
     ) -> None:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             read_edits(table, {label: content})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.words.sentences import deal_words, exchange_sides, same_sentences
+from scripts.words.sentences import shuffle_words, exchange_sides, same_sentences
 from scripts.words.table import ConceptTable
 
 CONCEPTS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs" / "concepts"
@@ -23,28 +23,28 @@ def pool(rows: tuple[tuple[str, ...], ...]) -> Counter[str]:
 
 
 def test_each_sentence_keeps_its_number_of_words_and_its_punctuation() -> None:
-    for row, before in zip(deal_words(ROWS, 0), ROWS, strict=True):
+    for row, before in zip(shuffle_words(ROWS, 0), ROWS, strict=True):
         for sentence, old in zip(row, before, strict=True):
             ends = [(word[:1] in "(", word.rstrip(".,;()") != word) for word in sentence.split()]
             assert ends == [(word[:1] in "(", word.rstrip(".,;()") != word) for word in old.split()]
 
 
 def test_the_words_stay_the_same_and_their_places_do_not() -> None:
-    dealt = deal_words(ROWS, 0)
-    assert pool(dealt) == pool(ROWS)
-    assert {"T1-weighted", "prostate/uterus", "patient's"} <= set(pool(dealt))
-    assert dealt[0] != ROWS[0]
+    shuffled = shuffle_words(ROWS, 0)
+    assert pool(shuffled) == pool(ROWS)
+    assert {"T1-weighted", "prostate/uterus", "patient's"} <= set(pool(shuffled))
+    assert shuffled[0] != ROWS[0]
 
 
 def test_equal_sentences_stay_equal_and_different_ones_different() -> None:
-    dealt = deal_words(ROWS, 1)
-    assert dealt[0][1] == dealt[1][1]
-    assert len({sentence for row in dealt for sentence in row}) == 5
+    shuffled = shuffle_words(ROWS, 1)
+    assert shuffled[0][1] == shuffled[1][1]
+    assert len({sentence for row in shuffled for sentence in row}) == 5
 
 
 def test_the_seed_decides() -> None:
-    assert deal_words(ROWS, 4) == deal_words(ROWS, 4)
-    assert deal_words(ROWS, 4) != deal_words(ROWS, 5)
+    assert shuffle_words(ROWS, 4) == shuffle_words(ROWS, 4)
+    assert shuffle_words(ROWS, 4) != shuffle_words(ROWS, 5)
 
 
 @pytest.mark.parametrize("stem", ["amos22", "phantom"])

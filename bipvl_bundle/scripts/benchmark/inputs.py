@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, BertConfig
 
-from scripts.words.sentences import deal_words
+from scripts.words.sentences import shuffle_words
 from scripts.words.table import ConceptTable
 
 BUNDLE = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def concepts_for(classes: int) -> ConceptTable:
     names = [name if turn == 0 else f"{name} {turn + 1}" for turn in range(rounds) for name in table.classes]
     rows = list(table.sentences)
     for turn in range(1, rounds):
-        rows += deal_words(table.sentences, turn)
+        rows += shuffle_words(table.sentences, turn)
     return replace(
         table,
         classes=tuple(names[:classes]),

@@ -14,10 +14,10 @@ _NOTHING = {"background", "unlabeled", "unlabelled", "ignore"}
 
 
 def names_in_files(
-    class_names: Sequence[str], *, exclusive: bool = True, label_transforms: Sequence[Any] = ()
+    class_names: Sequence[str], *, softmax: bool = True, label_transforms: Sequence[Any] = ()
 ) -> Sequence[str] | None:
     """Return the class names if label files hold class numbers; None for regions and mapped labels."""
-    return class_names if exclusive and not label_transforms else None
+    return class_names if softmax and not label_transforms else None
 
 
 def check_label_names(labels: Any, class_names: Sequence[str], source: str) -> None:

@@ -24,16 +24,16 @@ class ToLabelsd(MapTransform):
     A prediction that is marked as one of probabilities passes: it is a sample that a score is made of.
 
     Args:
-        keys: the logits, C x H x W x D; they become 1 x H x W x D where `exclusive`, else they keep their shape.
-        exclusive: whether the channels are classes that exclude each other, the background first, or regions.
+        keys: the logits, C x H x W x D; they become 1 x H x W x D where `softmax`, else they keep their shape.
+        softmax: whether the channels are classes that exclude each other, the background first, or regions.
 
     Raises:
         ValueError: logits are NaN or infinite; the message names the case.
     """
 
-    def __init__(self, keys: KeysCollection, *, exclusive: bool = True) -> None:
+    def __init__(self, keys: KeysCollection, *, softmax: bool = True) -> None:
         super().__init__(keys)
-        self.discrete = AsDiscrete(argmax=exclusive, threshold=None if exclusive else 0.0)
+        self.discrete = AsDiscrete(argmax=softmax, threshold=None if softmax else 0.0)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)

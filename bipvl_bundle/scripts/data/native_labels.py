@@ -30,14 +30,14 @@ class NativeLabelsd(MapTransform):
 
     A prediction that is marked as one of probabilities passes, resampled by nearest neighbours.
 
-    Shapes: C x h x w x d to 1 x H x W x D of class numbers where `exclusive`, in the smallest type that counts the
+    Shapes: C x h x w x d to 1 x H x W x D of class numbers where `softmax`, in the smallest type that counts the
     classes; else to C x H x W x D of zeros and ones.
 
     Args:
         keys: the logits.
         transform: the preprocessing that brought the image to the network's grid.
         orig_keys: the image.
-        exclusive: whether the channels are classes that exclude each other, the background first (softmax), or
+        softmax: whether the channels are classes that exclude each other, the background first (softmax), or
             regions that may overlap (sigmoid, threshold one half).
         mode: linear; or nearest, which takes the labels on the network's grid and resamples these, so that edges are
             as coarse as that grid. It is no cheaper, and is there to compare with.
@@ -53,7 +53,7 @@ class NativeLabelsd(MapTransform):
         transform: Any,
         orig_keys: str = "image",
         *,
-        exclusive: bool = True,
+        softmax: bool = True,
         mode: str = LINEAR,
     ) -> None:
         super().__init__(keys)
@@ -61,7 +61,7 @@ class NativeLabelsd(MapTransform):
             raise ValueError(f"NativeLabelsd: expected mode {' or '.join(MODES)}, found {mode!r}")
         self.transform = transform
         self.orig_key = orig_keys
-        self.exclusive = exclusive
+        self.softmax = softmax
         self.mode = mode
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -75,10 +75,10 @@ class NativeLabelsd(MapTransform):
 
     def _nearest(self, case: dict[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
         prediction = case[key]
-        case = ToLabelsd(key, exclusive=self.exclusive)(case)
+        case = ToLabelsd(key, softmax=self.softmax)(case)
         case = Invertd(key, self.transform, orig_keys=self.orig_key, nearest_interp=True)(case)
         if not are_probabilities(prediction):
-            case[key] = case[key].to(label_type(len(prediction)) if self.exclusive else torch.uint8)
+            case[key] = case[key].to(label_type(len(prediction)) if self.softmax else torch.uint8)
         return case
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class NativeLabelsd(MapTransform):
             )
         check_logits(prediction, name)
         way = way_back(image, self.transform, self.orig_key)
-        choose = most_likely if self.exclusive else probable_regions
+        choose = most_likely if self.softmax else probable_regions
         return way.wrap(choose(prediction.as_subclass(Tensor), way))
 
 

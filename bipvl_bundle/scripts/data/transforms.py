@@ -51,10 +51,10 @@ class CheckCased(MapTransform):
             zeros and ones for each region. It is checked where a case has it.
         num_channels: channels that each image must have.
         class_names: names of the foreground classes in label order.
-        exclusive: whether labels are the numbers of the classes, 0 being the background. If not,
+        softmax: whether labels are the numbers of the classes, 0 being the background. If not,
             `class_names` are the regions, and tell nothing of a label map of one channel.
         num_classes: the labels of one channel are the integers from 0 to `num_classes` - 1. None: counted
-            from `class_names` where `exclusive`, else not checked.
+            from `class_names` where `softmax`, else not checked.
         affine_tolerance: in millimetres, how far a corner of the volume may move between the image's affine
             and the label's.
         allow_missing_keys: whether a case may lack an image.
@@ -74,13 +74,13 @@ class CheckCased(MapTransform):
         *,
         num_channels: int = 1,
         class_names: Sequence[str] = (),
-        exclusive: bool = True,
+        softmax: bool = True,
         num_classes: int | None = None,
         affine_tolerance: float = 0.1,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        counted = len(class_names) + 1 if class_names and exclusive else None
+        counted = len(class_names) + 1 if class_names and softmax else None
         if counted is not None and num_classes not in (None, counted):
             raise ValueError(
                 f"CheckCased: expected num_classes to count the background and the {len(class_names)} "
@@ -89,7 +89,7 @@ class CheckCased(MapTransform):
         self.label_key = label_key
         self.num_channels = num_channels
         self.class_names = tuple(class_names)
-        self.exclusive = exclusive
+        self.softmax = softmax
         self.num_classes = counted if num_classes is None else num_classes
         self.affine_tolerance = affine_tolerance
 
@@ -126,7 +126,7 @@ class CheckCased(MapTransform):
         if self.label_key in case:
             label = case[self.label_key]
             name = f"label {loaded_from(label, self.label_key)}"
-            regions = () if self.exclusive else (len(self.class_names),)
+            regions = () if self.softmax else (len(self.class_names),)
             advice = "give it one channel with the number of the class"
             lists.append([partial(_check_grid, label, name, (1, *regions), advice)])
             for key, image in list(images.items())[:1]:
@@ -168,7 +168,7 @@ class CheckCased(MapTransform):
         count = self.num_classes if len(label) == 1 else 2
         if count is None or (label.min() >= 0 and label.max() < count):
             return
-        names = ("background", *self.class_names) if self.exclusive else ()
+        names = ("background", *self.class_names) if self.softmax else ()
         table = f" ({', '.join(f'{value} {text}' for value, text in enumerate(names))})" if names[1:] else ""
         raise ValueError(
             f"{name}: expected values from 0 to {count - 1}{table}, found also "

@@ -110,7 +110,7 @@ def _collect(predictions: Path, target: Path) -> None:
 def _write_segmentation(source: Series, results: Sequence[Path], workflow: ConfigWorkflow) -> None:
     labels = np.asarray(nibabel.Nifti1Image.from_filename(results[0]).dataobj)
     table = _table(workflow)
-    if labels.ndim == 3 and not workflow.parser.get_parsed_content("exclusive"):
+    if labels.ndim == 3 and not workflow.parser.get_parsed_content("softmax"):
         labels = labels[..., None]  # a single region
     version = str((workflow.parser.get("_meta_") or {}).get("version", "unknown"))
     make_segmentation(source, labels, table.classes, table.codes, version=version).save_as(results[1])

@@ -32,17 +32,17 @@ def metadata_of(network: nn.Module, parser: ConfigParser, checkpoint: Path) -> d
         checkpoint: the file of the weights.
 
     Returns:
-        ``classes`` in label order; ``channels``, the background among them; ``exclusive``; ``words`` with the
+        ``classes`` in label order; ``channels``, the background among them; ``softmax``; ``words`` with the
         table's ``digest`` and ``sentences``, null for a network that reads none; ``in_channels``, ``roi_size``
         (voxels), ``spacing`` (mm), ``overlap``; ``preprocessing``, a configuration of MONAI transforms with the
         key ``image``, null where the bundle's own code is needed for it; ``versions``; ``checkpoint_sha256``.
     """
     classes = list(parser.get_parsed_content("class_names"))
-    exclusive = bool(parser.get_parsed_content("exclusive"))
+    softmax = bool(parser.get_parsed_content("softmax"))
     return {
         "classes": classes,
-        "channels": ["background"] * exclusive + classes,
-        "exclusive": exclusive,
+        "channels": ["background"] * softmax + classes,
+        "softmax": softmax,
         "words": _words(getattr(network, "concepts", None)),
         "in_channels": int(parser.get_parsed_content("in_channels")),
         "roi_size": [int(edge) for edge in parser.get_parsed_content("roi_size")],

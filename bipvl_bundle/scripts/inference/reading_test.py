@@ -35,7 +35,7 @@ class ReadingTest:
         concepts: the right words.
         dataloader: batches of one case, with "image" and "label".
         inferer: such as a sliding window; called with the image and a network that returns a logit map a wording.
-        exclusive: whether classes exclude each other; labels are then 1 x 1 x H x W x D, else one channel a region.
+        softmax: whether classes exclude each other; labels are then 1 x 1 x H x W x D, else one channel a region.
         device: where the network is.
         output_dir: of the two files.
         at_once: wordings whose logits are held in memory at once.
@@ -52,7 +52,7 @@ class ReadingTest:
         dataloader: Iterable[Any],
         inferer: Callable[..., Any],
         *,
-        exclusive: bool = True,
+        softmax: bool = True,
         device: str | torch.device = "cpu",
         output_dir: str | Path,
         at_once: int = 8,
@@ -65,7 +65,7 @@ class ReadingTest:
         self.network = network.eval()
         self.dataloader = dataloader
         self.inferer = inferer
-        self.exclusive = exclusive
+        self.softmax = softmax
         self.device = device
         self.output_dir = Path(output_dir)
         self.at_once = at_once
@@ -95,7 +95,7 @@ class ReadingTest:
         return np.stack(found)
 
     def _dice(self, logits: Tensor, label: Tensor) -> NDArray[np.float64]:
-        if self.exclusive:
+        if self.softmax:
             count = logits.shape[1]
             pairs = logits.argmax(dim=1).flatten() * count + label.flatten().long()
             both = torch.bincount(pairs, minlength=count**2).reshape(count, count).double()

@@ -68,7 +68,7 @@ class RequestInferer(Inferer):
         inferer: does the work, such as a sliding window.
         concepts: the table that the network reads.
         words: other words for all images, by class: {concept: sentence}, or a text that `read_edits` reads.
-        exclusive: probabilities are a softmax where classes exclude each other, else a sigmoid.
+        softmax: probabilities are a softmax where classes exclude each other, else a sigmoid.
 
     Raises:
         ValueError: words that cannot be read; at a call, words for a network that reads none.
@@ -80,13 +80,13 @@ class RequestInferer(Inferer):
         concepts: ConceptTable,
         *,
         words: Mapping[str, str | Mapping[str, str]] | None = None,
-        exclusive: bool = True,
+        softmax: bool = True,
     ) -> None:
         super().__init__()
         self.inferer = inferer
         self.concepts = concepts.replace_sentences(read_edits(concepts, words or {}))
         self.edited = self.concepts.sentences != concepts.sentences
-        self.exclusive = exclusive
+        self.softmax = softmax
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run the wrapped inferer on images B x in_channels x H x W x D and return its result."""
@@ -99,7 +99,7 @@ class RequestInferer(Inferer):
         return self._sample(logits) if sampled else logits
 
     def _sample(self, logits: Tensor) -> MetaTensor:
-        probabilities = MetaTensor(logits.softmax(1) if self.exclusive else logits.sigmoid())
+        probabilities = MetaTensor(logits.softmax(1) if self.softmax else logits.sigmoid())
         probabilities.meta[PROBABILITIES] = True
         return probabilities
 

@@ -30,15 +30,15 @@ class ClassEmbeddingLoss(nn.Module):
           above 0 and drive the uncertainty of equation 15.
 
     Args:
-        exclusive: softmax where classes exclude each other, else sigmoid.
+        softmax: softmax where classes exclude each other, else sigmoid.
 
     Raises:
         ValueError: in ``forward``, a class map and logits that differ in batch size or channels.
     """
 
-    def __init__(self, exclusive: bool = True) -> None:
+    def __init__(self, softmax: bool = True) -> None:
         super().__init__()
-        self.exclusive = exclusive
+        self.softmax = softmax
 
     def forward(self, class_map: Tensor, logits: Tensor) -> Tensor:
         """The loss of a batch, computed in float32."""
@@ -50,7 +50,7 @@ class ClassEmbeddingLoss(nn.Module):
         with no_autocast(class_map):
             class_map = full_precision(class_map)
             target = self.soft_targets(logits, class_map.shape[2:])
-            if self.exclusive:
+            if self.softmax:
                 cross_entropy = -(target * F.log_softmax(class_map, dim=1)).sum(dim=1)
                 entropy = -torch.xlogy(target, target).sum(dim=1)
             else:
@@ -63,6 +63,6 @@ class ClassEmbeddingLoss(nn.Module):
     def soft_targets(self, logits: Tensor, grid: torch.Size) -> Tensor:
         """q: the decoder's probabilities, averaged over each cell of the grid.  # B x C x h x w x d"""
         logits = full_precision(logits)
-        probabilities = logits.softmax(dim=1) if self.exclusive else logits.sigmoid()
+        probabilities = logits.softmax(dim=1) if self.softmax else logits.sigmoid()
         height, width, depth = grid
         return F.adaptive_avg_pool3d(probabilities, (height, width, depth))

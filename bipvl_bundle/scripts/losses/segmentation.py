@@ -29,7 +29,7 @@ class SegmentationLoss(nn.Module):
           its parts are composed with the binary cross-entropy here.
 
     Args:
-        exclusive: softmax where classes exclude each other, else sigmoid.
+        softmax: softmax where classes exclude each other, else sigmoid.
         include_background: whether Dice counts the background; equation 12 leaves nothing out.
         smooth_nr: added to Dice's numerator; 0 in equation 12, where an absent class costs 1 whatever the
             prediction and gives no gradient.
@@ -42,7 +42,7 @@ class SegmentationLoss(nn.Module):
 
     def __init__(
         self,
-        exclusive: bool = True,
+        softmax: bool = True,
         *,
         include_background: bool = True,
         smooth_nr: float = 0.0,
@@ -54,8 +54,8 @@ class SegmentationLoss(nn.Module):
                 f"Dice needs 0 <= smooth_nr <= smooth_dr and smooth_dr > 0, got smooth_nr {smooth_nr} and "
                 f"smooth_dr {smooth_dr}: otherwise it can fall below 0 or divide by 0."
             )
-        self.exclusive = exclusive
-        if exclusive:
+        self.softmax = softmax
+        if softmax:
             self.dice_ce = DiceCELoss(
                 include_background=include_background,
                 to_onehot_y=True,
@@ -70,9 +70,9 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch, computed in float32."""
-        check_target(logits, target, self.exclusive)
+        check_target(logits, target, self.softmax)
         with no_autocast(logits):
             logits, target = full_precision(logits), full_precision(target)
-            if self.exclusive:
+            if self.softmax:
                 return self.dice_ce(logits, target)
             return self.dice(logits, target) + self.binary_cross_entropy(logits, target)

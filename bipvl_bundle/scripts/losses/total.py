@@ -42,9 +42,9 @@ class BiPVLLoss(nn.Module):
         - A term that is left alone is taken as it is: there is nothing to balance.
 
     Args:
-        exclusive: whether classes exclude each other (softmax, background first) or overlap (sigmoid).
-        segmentation: L_1; ``SegmentationLoss(exclusive)`` if None.
-        class_embedding: L_2; ``ClassEmbeddingLoss(exclusive)`` if None.
+        softmax: whether classes exclude each other (softmax, background first) or overlap (sigmoid).
+        segmentation: L_1; ``SegmentationLoss(softmax)`` if None.
+        class_embedding: L_2; ``ClassEmbeddingLoss(softmax)`` if None.
         alignment: L_3; ``AlignmentLoss()`` if None. With both its weights 0 it is switched off.
         use_class_embedding: False trains without L_2.
         use_alignment: False trains without L_3.
@@ -56,7 +56,7 @@ class BiPVLLoss(nn.Module):
 
     def __init__(
         self,
-        exclusive: bool = True,
+        softmax: bool = True,
         segmentation: nn.Module | None = None,
         class_embedding: nn.Module | None = None,
         alignment: AlignmentLoss | None = None,
@@ -65,9 +65,9 @@ class BiPVLLoss(nn.Module):
         use_alignment: bool = True,
     ) -> None:
         super().__init__()
-        self.exclusive = exclusive
-        self.segmentation = segmentation if segmentation is not None else SegmentationLoss(exclusive)
-        self.class_embedding = class_embedding if class_embedding is not None else ClassEmbeddingLoss(exclusive)
+        self.softmax = softmax
+        self.segmentation = segmentation if segmentation is not None else SegmentationLoss(softmax)
+        self.class_embedding = class_embedding if class_embedding is not None else ClassEmbeddingLoss(softmax)
         self.alignment = alignment if alignment is not None else AlignmentLoss()
         self.use_class_embedding = use_class_embedding
         self.use_alignment = use_alignment and self.alignment.enabled
@@ -83,7 +83,7 @@ class BiPVLLoss(nn.Module):
             # 0 * s keeps the parameter in the graph: DistributedDataParallel wants all of them there.
             return loss + 0 * self.log_variance.sum()
         self._check(output)
-        target = asked_target(output, target, self.exclusive)
+        target = asked_target(output, target, self.softmax)
         losses, details, contrasts = self._all_losses(output, target)
         loss, weights = self._balance(losses, contrasts)
         if not self.use_alignment:  # as above: what only the alignment reads stays in the graph
@@ -99,11 +99,11 @@ class BiPVLLoss(nn.Module):
 
     def _check(self, output: BiPVLOutput) -> None:
         channels, classes = output.logits.shape[1], output.vision_embeddings.shape[1]
-        if classes != channels - int(self.exclusive):
+        if classes != channels - int(self.softmax):
             raise ValueError(
                 f"The network embeds {classes} classes and has {channels} output channels; "
-                f"{'exclusive classes need one channel more' if self.exclusive else 'regions need as many'}. "
-                f"Set `exclusive` ({self.exclusive}) alike in network and loss."
+                f"{'exclusive classes need one channel more' if self.softmax else 'regions need as many'}. "
+                f"Set `softmax` ({self.softmax}) alike in network and loss."
             )
 
     def _all_losses(self, output: BiPVLOutput, target: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
@@ -116,7 +116,7 @@ class BiPVLLoss(nn.Module):
         if self.use_alignment:
             present = torch.ones(output.vision_embeddings.shape[:2], device=contrasts.device)
             if self.alignment.present_only:
-                present = present_classes(target, output.logits.shape[1], self.exclusive)
+                present = present_classes(target, output.logits.shape[1], self.softmax)
             losses["alignment"], details = self.alignment(output, present)
             contrasts = present.sum(dim=-1).gt(1).any()
         return losses, details, contrasts

@@ -49,7 +49,7 @@ class SegmentationMetricsHandler(Metric):
 
     Args:
         class_names: the N foreground classes, in the order of their labels 1 ... N or of their channels.
-        exclusive: True for label maps (1 x H x W x D, values 0 ... N), False for overlapping regions
+        softmax: True for label maps (1 x H x W x D, values 0 ... N), False for overlapping regions
             (N x H x W x D, values 0 and 1).
         surface: False computes DSC alone, which is fast: for validation during training.
         nsd_tolerance: in millimetres.
@@ -71,7 +71,7 @@ class SegmentationMetricsHandler(Metric):
         self,
         class_names: Sequence[str],
         *,
-        exclusive: bool = True,
+        softmax: bool = True,
         surface: bool = True,
         nsd_tolerance: float = 2.0,
         use_subvoxels: bool = False,
@@ -83,7 +83,7 @@ class SegmentationMetricsHandler(Metric):
         self.class_names = [str(name) for name in class_names]
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise ValueError(f"class_names must be distinct and at least one, but are {self.class_names}.")
-        self.exclusive = exclusive
+        self.softmax = softmax
         self.surface = surface
         self.nsd_tolerance = nsd_tolerance
         self.use_subvoxels = use_subvoxels
@@ -171,9 +171,9 @@ class SegmentationMetricsHandler(Metric):
         """Check a label map or region masks, then yield one boolean mask per class."""
         data = data.as_tensor() if isinstance(data, MetaTensor) else data
         count = len(self.class_names)
-        channels, top = (1, count) if self.exclusive else (count, 1)
+        channels, top = (1, count) if self.softmax else (count, 1)
         if data.shape[0] != channels:
-            expected = "a label map has 1: take the arg-max" if self.exclusive else f"there are {count} regions"
+            expected = "a label map has 1: take the arg-max" if self.softmax else f"there are {count} regions"
             raise ValueError(f"The {what} has {data.shape[0]} channels, but {expected}.")
         if not ((data >= 0) & (data <= top) & (data == data.to(torch.int64))).all():
             foreign = [value for value in torch.unique(data).tolist() if value not in range(top + 1)]
@@ -181,7 +181,7 @@ class SegmentationMetricsHandler(Metric):
                 f"The {what} holds the values {foreign[:5]}, but 0 to {top} are expected for the classes "
                 f"{self.class_names}; map labels to classes, and resample them by nearest neighbour."
             )
-        return (data[0] == i + 1 if self.exclusive else data[i] == 1 for i in range(count))
+        return (data[0] == i + 1 if self.softmax else data[i] == 1 for i in range(count))
 
 
 def _check_grids(prediction: Tensor, reference: Tensor, case: str) -> None:

@@ -63,11 +63,11 @@ class BiPVLSeg(nn.Module):
 
     Args:
         backbone: the encoder-decoder, behind its adapter. With the head "words" it may have any number of output
-            channels, say 16; with "channels" one for each class, and the background where ``exclusive``.
+            channels, say 16; with "channels" one for each class, and the background where ``softmax``.
         text_encoder: the staged BERT.
         concepts: the words, one class per foreground channel, in label order.
         head: "words" or "channels".
-        exclusive: True where classes exclude each other (softmax, background first), False where regions
+        softmax: True where classes exclude each other (softmax, background first), False where regions
             overlap (sigmoid, no background).
         fused_stages: the stages after which text and image meet, out of 1 to 4; the others have no block.
             ``[4]`` is late fusion. With none, words and image meet in the head and the alignment loss alone.
@@ -97,7 +97,7 @@ class BiPVLSeg(nn.Module):
         concepts: ConceptTable,
         *,
         head: str = "words",
-        exclusive: bool = True,
+        softmax: bool = True,
         fused_stages: Sequence[int] = STAGES,
         fuse_all_tokens: bool = False,
         num_heads: Sequence[int] = (3, 6, 12, 24),
@@ -117,7 +117,7 @@ class BiPVLSeg(nn.Module):
         _check_stages(fused_stages, num_heads=num_heads, vision_self_attention=vision_self_attention)
         self.backbone = backbone
         self.text_encoder = text_encoder
-        self.exclusive = exclusive
+        self.softmax = softmax
         self.questions: QuestionSampler | None = None
         self.fused_stages = tuple(sorted(fused_stages))
         self.fuse_all_tokens = fuse_all_tokens
@@ -140,11 +140,11 @@ class BiPVLSeg(nn.Module):
         self.word_head: WordHead | None = None
         width, bottleneck = text_encoder.channels, backbone.stage_channels[-1]
         if head == "words":
-            self.word_head = WordHead(width, backbone.out_channels, background=exclusive)
-            self.class_embedding: nn.Module = WordClassEmbedding(bottleneck, width, background=exclusive)
+            self.word_head = WordHead(width, backbone.out_channels, background=softmax)
+            self.class_embedding: nn.Module = WordClassEmbedding(bottleneck, width, background=softmax)
             self.projection: nn.Module = WordAlignmentProjection(backbone.stage_channels, width, projection_channels)
         else:
-            _check_channels(backbone, concepts, exclusive)
+            _check_channels(backbone, concepts, softmax)
             self.class_embedding = ClassEmbeddingHead(bottleneck, backbone.out_channels)
             self.projection = AlignmentProjection(width, projection_channels=projection_channels, grid=grid)
         self.memory = WordMemory(concepts, classes_are_fixed=head == "channels")
@@ -219,7 +219,7 @@ class BiPVLSeg(nn.Module):
             return logits
         class_map = self.class_embedding(reading.stages[-1])
         concepts = rearrange(reading.cls_states(), "b (n k) c -> b n k c", n=len(self.concepts.classes))
-        vision, concepts = self.projection(class_map[:, int(self.exclusive) :], concepts)
+        vision, concepts = self.projection(class_map[:, int(self.softmax) :], concepts)
         return BiPVLOutput(logits, class_map, vision, concepts, self.asked.same_sentence)
 
     def _with_words(self, image: Tensor, head: WordHead) -> Tensor | BiPVLOutput:
@@ -231,7 +231,7 @@ class BiPVLSeg(nn.Module):
         if not self.training:
             return logits
         class_map = self.class_embedding(reading.stages[-1], states, asked.kept)
-        probabilities = logits.detach().softmax(1)[:, 1:] if self.exclusive else logits.detach().sigmoid()
+        probabilities = logits.detach().softmax(1)[:, 1:] if self.softmax else logits.detach().sigmoid()
         vision, concepts = self.projection(reading.stages, probabilities, states)
         question = AskedClasses(asked.classes, len(self.concepts.classes), asked.mirrored)
         return BiPVLOutput(logits, class_map, vision, concepts, asked.same_sentence, question)
@@ -321,12 +321,12 @@ class BiPVLSeg(nn.Module):
         self._kept.forget()
 
 
-def _check_channels(backbone: FusableBackbone, concepts: ConceptTable, exclusive: bool) -> None:
-    expected = len(concepts.classes) + int(exclusive)
+def _check_channels(backbone: FusableBackbone, concepts: ConceptTable, softmax: bool) -> None:
+    expected = len(concepts.classes) + int(softmax)
     if backbone.out_channels != expected:
         raise ValueError(
             f"The concept table {concepts.source} names {len(concepts.classes)} classes, which needs "
-            f"{expected} output channels{' with the background' if exclusive else ''}; the backbone has "
+            f"{expected} output channels{' with the background' if softmax else ''}; the backbone has "
             f"{backbone.out_channels}. Set `out_channels` to {expected}, or use the table of this data set."
         )
 

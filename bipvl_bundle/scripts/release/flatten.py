@@ -23,7 +23,7 @@ PLACES = {  # where a released bundle keeps what its overlays kept elsewhere
 # Of a machine or of one run, and therefore not to be carried over from the options of a training.
 PRIVATE = {
     *("bundle_root", "dataset_dir", "ckpt_dir", "ckpt_path", "output_dir", "metrics_dir", "predictions_dir"),
-    *("device", "resume", "start_from", "process_group", "muted"),
+    *("device", "resume", "start_from", "process_group", "rank"),
 }
 
 

@@ -21,10 +21,10 @@ def metadata(release: Release, parser: ConfigParser, table: ConceptTable, figure
         table: its words.
         figures: its scores, for `eval_metrics`.
     """
-    exclusive = bool(parser.get_parsed_content("exclusive"))
-    channels = ["background"] * exclusive + list(table.classes)
+    softmax = bool(parser.get_parsed_content("softmax"))
+    channels = ["background"] * softmax + list(table.classes)
     source = json.loads((BUNDLE_ROOT / "configs/metadata.json").read_text(encoding="utf-8"))
-    kind = "softmax" if exclusive else "sigmoid"
+    kind = "softmax" if softmax else "sigmoid"
     return source | {
         "version": release.version,
         "changelog": dict(release.changelog),
@@ -32,7 +32,7 @@ def metadata(release: Release, parser: ConfigParser, table: ConceptTable, figure
         "description": release.description,
         "data_source": release.data_source,
         "image_classes": release.image_classes or f"{table.modality}, prepared as in train.yaml",
-        "label_classes": ", ".join(f"{value} {name}" for value, name in enumerate(channels, int(not exclusive))),
+        "label_classes": ", ".join(f"{value} {name}" for value, name in enumerate(channels, int(not softmax))),
         "pred_classes": f"{len(channels)} channels of logits ({kind}): {', '.join(channels)}",
         "eval_metrics": {f"mean_{name}": value for name, value in figures.means().items()},
         "references": [*source["references"], *release.references],

@@ -62,7 +62,7 @@ class StartingModel:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.keep)
-        engine.add_event_handler(Events.COMPLETED, self.judge)
+        engine.add_event_handler(Events.COMPLETED, self.compare)
 
     def keep(self, engine: Engine) -> None:
         path, self.begun = self.in_use, engine.state.epoch
@@ -81,7 +81,7 @@ class StartingModel:
         files = dict.fromkeys([path, *sorted(path.parent.glob(f"*{path.suffix}"))])  # each is read once
         return next((file for file in files if is_saved_as(self.best_model.network, file)), None)
 
-    def judge(self, engine: Engine) -> None:
+    def compare(self, engine: Engine) -> None:
         """Compare the new model with the one in use, which it replaces unless it is worse."""
         path, new = self.in_use, self.best_model.path
         if new == path or not new.is_file() or engine.state.epoch == self.begun:

@@ -54,7 +54,7 @@ def exchange_sides(sentence: str) -> str:
     return _SIDE.sub(other, sentence)
 
 
-def deal_words(rows: Sequence[Sequence[str]], seed: int) -> tuple[tuple[str, ...], ...]:
+def shuffle_words(rows: Sequence[Sequence[str]], seed: int) -> tuple[tuple[str, ...], ...]:
     """Shuffle the words of all sentences over all sentences.
 
     Every sentence keeps its number of words and its punctuation. Sentences that were equal stay equal (each
@@ -68,8 +68,8 @@ def deal_words(rows: Sequence[Sequence[str]], seed: int) -> tuple[tuple[str, ...
     pool = [word for sentence in different.values() for word in _WORD.findall(sentence)]
     random.Random(seed).shuffle(pool)
     words = iter(pool)
-    dealt = {key: _WORD.sub(lambda _: next(words), sentence) for key, sentence in different.items()}
-    return tuple(tuple(dealt[normalised(sentence)] for sentence in row) for row in rows)
+    shuffled = {key: _WORD.sub(lambda _: next(words), sentence) for key, sentence in different.items()}
+    return tuple(tuple(shuffled[normalised(sentence)] for sentence in row) for row in rows)
 
 
 def _decapitalised(text: str) -> str:

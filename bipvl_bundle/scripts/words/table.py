@@ -28,7 +28,7 @@ from scripts.words.checks import (
     tidy,
 )
 from scripts.words.codes import ClassCode, read_code
-from scripts.words.sentences import aggregate, deal_words, name_sentence, same_sentences
+from scripts.words.sentences import aggregate, shuffle_words, name_sentence, same_sentences
 
 logger = logging.getLogger(__name__)
 
@@ -245,8 +245,8 @@ class ConceptTable:
         )
 
     def shuffled(self, seed: int) -> ConceptTable:
-        """The table with its words dealt anew at random, so that nothing but their number is left; see `deal_words`."""
-        return replace(self, sentences=deal_words(self.sentences, seed), alternatives=())
+        """The table with its words shuffled at random, so that only their number is left; see `shuffle_words`."""
+        return replace(self, sentences=shuffle_words(self.sentences, seed), alternatives=())
 
 
 def load_concepts(

@@ -45,15 +45,15 @@ def item(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Item:
 
 
 def measure(item: Item, **options: Any) -> CaseReport:
-    exclusive = options.get("exclusive", True)
+    softmax = options.get("softmax", True)
     load = [LoadImaged(["image", "label"], ensure_channel_first=True, allow_missing_keys=True)]
-    checks = CheckCased(["image", "label"], class_names=["alpha", "beta"], exclusive=exclusive)
+    checks = CheckCased(["image", "label"], class_names=["alpha", "beta"], softmax=softmax)
     arguments: dict[str, Any] = {
         "load": load,
         "check": checks.problems,
         "spacing": [4.0, 2.0, 2.0],
         "num_classes": 2,
-        "exclusive": True,
+        "softmax": True,
         "intensity": WINDOW,
     }
     return CaseCheck(**{**arguments, **options})(item, "training", 1)
@@ -110,10 +110,10 @@ class TestMeasures:
     def test_regions_are_counted_by_channel(self, item: Item) -> None:
         regions = LabelsToRegionsd("label", [[1, 2], [2]])
         load = [LoadImaged(["image", "label"], ensure_channel_first=True), regions]
-        report = measure(item, load=load, exclusive=False)
+        report = measure(item, load=load, softmax=False)
         assert (report.counts, report.problems) == ((51, 24), [])
         assert report.cached == 6 * 12 * 8 * 3 * 4
-        assert measure(item, exclusive=False).counts is None  # one channel does not tell regions
+        assert measure(item, softmax=False).counts is None  # one channel does not tell regions
 
     def test_a_case_without_label(self, item: Item) -> None:
         del item["label"]
@@ -192,7 +192,7 @@ class TestProblems:
     def test_of_a_label_transform(self, item: Item, arrays: dict[str, np.ndarray]) -> None:
         save(Path(item["label"]), put(arrays["label"], 7))
         load = [LoadImaged(["image", "label"], ensure_channel_first=True), LabelsToRegionsd("label", [[1, 2], [2]])]
-        (problem,) = measure(item, load=load, exclusive=False).problems
+        (problem,) = measure(item, load=load, softmax=False).problems
         assert problem.startswith(f"cannot be loaded (ValueError: label {item['label']}: expected only the values 0, 1")
 
     def test_of_channels_on_different_grids(self, item: Item, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ class TestAnswer:
     def test_follows_the_overlays_intensity_and_labels(self, check: Check) -> None:
         steps = [{"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True}]
         regions = {"_target_": "scripts.data.label_maps.LabelsToRegionsd", "keys": "label", "regions": [[1, 2], [2]]}
-        said = check("yes", intensity=steps, exclusive=False, label_transforms=[regions], spacing=[4.0, 2.0, 2.0])
+        said = check("yes", intensity=steps, softmax=False, label_transforms=[regions], spacing=[4.0, 2.0, 2.0])
         assert "nonzero" in said.splitlines()[0]
         assert row(said, "c0")[5:] == ["6x12x8", "-1000", "to", "100", "97%", "2/2", "yes"]
         assert row(said, "alpha")[5:] == ["51", "51", "51"]

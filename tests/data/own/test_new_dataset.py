@@ -125,7 +125,7 @@ class TestNewDataset:
         assert (window["a_min"], window["a_max"]) == (-60, 110)
         assert content["prepare_data"] is None
         assert content["cache_rate"] == 1.0
-        assert not {"exclusive", "label_transforms"} & content.keys()
+        assert not {"softmax", "label_transforms"} & content.keys()
 
     def test_flips_stay_where_no_class_has_a_side(self, make: Make, bundle: Path) -> None:
         make(classes=["liver", "brightleft tissue"])
@@ -182,7 +182,7 @@ class TestNewDataset:
     def test_lists_of_values_make_overlapping_regions(self, make: Make, bundle: Path) -> None:
         make(classes="whole,core", label_values=[[1, 2], [2]])
         content = overlay(bundle)
-        assert content["exclusive"] is False
+        assert content["softmax"] is False
         assert content["label_transforms"][0]["regions"] == [[1, 2], [2]]
 
     def test_labels_with_a_channel_for_each_region_are_taken_as_such(
@@ -192,7 +192,7 @@ class TestNewDataset:
             label = nib.load(path).get_fdata()
             save(path, np.stack([label > 0, label > 1], axis=-1).astype(np.uint8))
         make()
-        assert overlay(bundle)["exclusive"] is False
+        assert overlay(bundle)["softmax"] is False
         shutil.rmtree(bundle / "data")
         with pytest.raises(ValueError, match=r"labels have 2 channels; expected one channel .* the 3 classes"):
             make(name="other", classes="a,b,c")

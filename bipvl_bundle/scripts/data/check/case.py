@@ -86,7 +86,7 @@ class CaseCheck:
         check: tells what is wrong with a loaded case, in words.
         spacing: of the pipeline, mm.
         num_classes: foreground classes, or regions.
-        exclusive: whether one label channel holds the numbers of the classes.
+        softmax: whether one label channel holds the numbers of the classes.
         intensity: what the pipeline does with the values.
     """
 
@@ -94,7 +94,7 @@ class CaseCheck:
     check: Callable[[Mapping[Any, Any]], list[str]]
     spacing: Sequence[float]
     num_classes: int
-    exclusive: bool
+    softmax: bool
     intensity: Intensity
 
     def __call__(self, item: Item, section: str = "training", fold: int | None = None) -> CaseReport:
@@ -151,7 +151,7 @@ class CaseCheck:
         )
 
     def _counts(self, label: NDArray[Any]) -> tuple[int, ...] | None:
-        if self.exclusive:
+        if self.softmax:
             found = np.bincount(label.ravel().astype(np.int64), minlength=self.num_classes + 1)
             return tuple(found[1 : self.num_classes + 1].tolist())
         return tuple(int(np.count_nonzero(region)) for region in label) if len(label) == self.num_classes else None

@@ -147,10 +147,10 @@ def _unfinished_words(parser: ConfigParser) -> list[Finding]:
 
 def _label_names(parser: ConfigParser) -> list[Finding]:
     """Return the problem if the datalist names the labels differently from the concept table."""
-    names, exclusive, transforms = (
-        parser.get_parsed_content(key) for key in ("class_names", "exclusive", "label_transforms")
+    names, softmax, transforms = (
+        parser.get_parsed_content(key) for key in ("class_names", "softmax", "label_transforms")
     )
-    names = names_in_files(names, exclusive=exclusive, label_transforms=transforms)
+    names = names_in_files(names, softmax=softmax, label_transforms=transforms)
     try:
         check_datalist_labels(parser.get_parsed_content("dataset_dir"), names) if names else None
     except ValueError as error:
@@ -172,7 +172,7 @@ def _case_check(parser: ConfigParser) -> CaseCheck:
         check=transforms[position].problems,
         spacing=parser.get_parsed_content("spacing"),
         num_classes=len(parser.get_parsed_content("class_names")),
-        exclusive=parser.get_parsed_content("exclusive"),
+        softmax=parser.get_parsed_content("softmax"),
         intensity=Intensity((scalers[0].a_min, scalers[0].a_max) if scalers else None, crop),
     )
 

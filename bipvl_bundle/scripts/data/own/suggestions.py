@@ -164,10 +164,10 @@ def _labels(plan: DatasetPlan, found: Survey) -> str:
     """Return the overlay's lines that map label values to classes or regions; empty if labels are 1 to N."""
     values = list(plan.label_values)
     if any(isinstance(value, list) for value in values):
-        return f"exclusive: false # regions overlap\n{_REGIONS.format(values=values)}"
+        return f"softmax: false # regions overlap\n{_REGIONS.format(values=values)}"
     if values and values != list(range(1, len(values) + 1)):
         return _MAP.format(values=values, numbers=list(range(1, len(values) + 1)))
-    return "exclusive: false # one channel of zeros and ones for each region\n" if found.label_channels > 1 else ""
+    return "softmax: false # one channel of zeros and ones for each region\n" if found.label_channels > 1 else ""
 
 
 def _suggest_window(found: Survey) -> Suggestion:

@@ -14,7 +14,7 @@ from scripts.data.phantom.anatomy import Anatomy, Material, draw_anatomy
 from scripts.data.phantom.shapes import Field, rotation_matrix, waves
 
 AXIS_CODES = ("LPS", "RAS", "PIR", "RPI", "LAS", "SLA")
-"""Storage orientations, dealt to the cases in turn; two of them permute the axes."""
+"""Storage orientations, shuffled to the cases in turn; two of them permute the axes."""
 
 
 class Tissue(NamedTuple):
