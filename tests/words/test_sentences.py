@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.words.sentences import shuffle_words, exchange_sides, same_sentences
+from scripts.words.sentences import exchange_sides, same_sentences, shuffle_words
 from scripts.words.table import ConceptTable
 
 CONCEPTS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs" / "concepts"

@@ -28,7 +28,7 @@ from scripts.words.checks import (
     tidy,
 )
 from scripts.words.codes import ClassCode, read_code
-from scripts.words.sentences import aggregate, shuffle_words, name_sentence, same_sentences
+from scripts.words.sentences import aggregate, name_sentence, same_sentences, shuffle_words
 
 logger = logging.getLogger(__name__)
 
