@@ -16,7 +16,8 @@ from scripts.words.table import ConceptTable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 BACKBONES = ("swin_unetr_small", "swin_unetr_v2", "unet", "unetplusplus", "unetr")
-BASELINES = ("unet", "unetplusplus", "dynunet", "mednext", "unetr", "swin_unetr", "swin_unetr_v2")
+OWN = ("stunet",)  # baselines that are built here, in scripts/networks/baselines
+BASELINES = ("unet", "unetplusplus", "dynunet", "mednext", "unetr", "swin_unetr", "swin_unetr_v2", *OWN)
 OVERLAYS = [
     *(f"backbone_{name}.yaml" for name in BACKBONES),
     *(f"baseline_{name}.yaml" for name in BASELINES),
@@ -29,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
     "dynunet": {"filters": [4, 8, 16, 32, 32]},
     "mednext": {"init_filters": 4},
+    "stunet": {"channels": [2, 4, 4, 4, 4, 4], "depth": 1},
 }
 
 
@@ -41,7 +43,7 @@ def merged(*names: str) -> ConfigParser:
 def small(overlay: str) -> dict[str, Any]:
     """Options that make the network of an overlay small; also, few enough tokens for the budget to bite."""
     name = overlay.removesuffix(".yaml").partition("_")[2]
-    section = "network_def" if name in ("dynunet", "mednext") else "backbone#network"
+    section = "network_def" if name in ("dynunet", "mednext", *OWN) else "backbone#network"
     options = {f"{section}#{key}": value for key, value in SMALL.get(name, SWIN).items()}
     if overlay == "backbone_unetr.yaml":
         options["network_def#num_heads"] = [2, 2, 2, 2]
@@ -117,6 +119,7 @@ class TestSets:
         ("unetr", 115.4),
         ("swin_unetr", 62.19),
         ("swin_unetr_v2", 72.76),
+        ("stunet", 58.16),
     ],
 )
 def test_baseline_has_as_many_parameters_as_the_authors(name: str, millions: float) -> None:
@@ -156,12 +159,21 @@ class TestNorm:
         assert size == norms_and_size(overlay)[1]
 
 
+VARIANTS = [(overlay, {}) for overlay in OVERLAYS] + [("baseline_stunet.yaml", {"deep_supervision": True})]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize(("overlay", "options"), VARIANTS)
 def test_trains_evaluates_and_segments(
-    run: Callable[..., None], tiny: dict[str, Any], trained: Any, tmp_path: Path, words: Path, overlay: str
+    run: Callable[..., None],
+    tiny: dict[str, Any],
+    trained: Any,
+    tmp_path: Path,
+    words: Path,
+    overlay: str,
+    options: dict[str, Any],
 ) -> None:
-    shared = {key: value for key, value in tiny.items() if not key.startswith("backbone#")} | small(overlay)
+    shared = {key: value for key, value in tiny.items() if not key.startswith("backbone#")} | small(overlay) | options
     data = {key: value for key, value in trained.options.items() if key not in tiny} | {"max_epochs": 1}
     run("training", "train.yaml", overlay, **shared, **data)
     state = torch.load(tmp_path / "models/last.pt", weights_only=True)

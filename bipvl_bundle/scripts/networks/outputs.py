@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -49,4 +49,43 @@ class BiPVLOutput:
     question: AskedClasses | None = None
 
 
-torch.export.register_dataclass(BiPVLOutput)  # lets DistributedDataParallel find the tensors in it
+@dataclass
+class Contrast:
+    """Two sets of N embeddings that a contrastive loss pulls together.
+
+    Attributes:
+        first: L2-normalised.  # B x N x P
+        second: L2-normalised.  # B x N x P
+        temperature: a positive scalar; cosines are divided by it.
+        positives: which of ``second`` belong to which of ``first``, at least one each.  # N x N, bool
+        symmetric: whether ``second`` is to find its own among ``first`` too.
+        smoothing: of the targets, towards a uniform distribution.
+    """
+
+    first: Tensor
+    second: Tensor
+    temperature: Tensor
+    positives: Tensor
+    symmetric: bool = False
+    smoothing: float = 0.0
+
+
+@dataclass
+class SupervisedOutput:
+    """What a network whose method trains on more than its logits returns in training.
+
+    Attributes:
+        logits: those of a prediction.  # B x C x H x W x D
+        further: logits of other heads, at the same or a lower resolution (deep supervision).  # B x C x h x w x d
+        weights: of the segmentation losses of ``logits`` and of each of ``further``.
+        contrasts: by name; their losses are added.
+    """
+
+    logits: Tensor
+    further: tuple[Tensor, ...] = ()
+    weights: tuple[float, ...] = (1.0,)
+    contrasts: dict[str, Contrast] = field(default_factory=dict)
+
+
+for _output in (BiPVLOutput, Contrast, SupervisedOutput):
+    torch.export.register_dataclass(_output)  # lets DistributedDataParallel find the tensors in it

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from scripts.networks.image_checks import check_cells, check_image
+
 Fuse = Callable[[int, Tensor], Tensor]
 """``fuse(stage, features) -> features``: called with stage 1 to 4 and the features V_n of that stage
 (B x C_n x h x w x d); what it returns replaces them in the next stage, the skips and the bottleneck."""
@@ -54,7 +56,7 @@ class FusableBackbone(nn.Module):
             ValueError: the image has another number of dimensions or channels, or an edge that the
                 backbone cannot divide.
         """
-        self._check_image(image)
+        check_image(image, type(self).__name__, self.in_channels, (self.divisor,) * 3)
         return self.encode_decode(image, fuse)
 
     def _require(self, network: nn.Module, kind: type[nn.Module]) -> None:
@@ -70,30 +72,5 @@ class FusableBackbone(nn.Module):
 
         Instance norm always does, batch norm in training.
         """
-        if max(image.shape[2:]) > self.divisor:
-            return
         if self.training or any(isinstance(module, nn.InstanceNorm3d) for module in self.modules()):
-            raise ValueError(
-                f"An ROI of {tuple(image.shape[2:])} leaves {type(self).__name__} a single cell at its last stage, "
-                f"over which its norm has no statistics. Set at least one edge of `roi_size` to {2 * self.divisor}."
-            )
-
-    def _check_image(self, image: Tensor) -> None:
-        name = type(self).__name__
-        if image.ndim != 5:
-            raise ValueError(
-                f"{name} expects a batch of 3D images, B x C x H x W x D; found shape {tuple(image.shape)}. "
-                "2D slices and 4D series must be split into volumes with a channel axis first."
-            )
-        if image.shape[1] != self.in_channels:
-            raise ValueError(
-                f"{name} was built for {self.in_channels} image channel(s); the image has {image.shape[1]} "
-                f"(shape {tuple(image.shape)}). Set `in_channels` to the number of channels of the data set."
-            )
-        if any(edge % self.divisor for edge in image.shape[2:]):
-            below = [max(edge // self.divisor, 1) * self.divisor for edge in image.shape[2:]]
-            above = [-(-edge // self.divisor) * self.divisor for edge in image.shape[2:]]
-            raise ValueError(
-                f"{name} can only divide volumes whose edges are multiples of {self.divisor}; found "
-                f"{tuple(image.shape[2:])}. Set `roi_size` to {below} or {above}."
-            )
+            check_cells(image, type(self).__name__, (self.divisor,) * 3)
