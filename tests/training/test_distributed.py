@@ -28,7 +28,7 @@ from scripts.training.distributed import (
     validation_sampler,
     with_shared_statistics,
 )
-from scripts.training.engines import LossTerms, SeedEpoch
+from scripts.training.engines import LossTerms
 
 
 @pytest.fixture
@@ -147,22 +147,6 @@ class TestValidationSampler:
         shares = self.shares(monkeypatch, 2, 5)
         assert [len(share) for share in shares] == [1] * 5
         assert {case for share in shares for case in share} == {0, 1}
-
-
-class TestSeeds:
-    def seeds(self, patch: pytest.MonkeyPatch, rank: int) -> list[int]:
-        pretend(patch, rank, 3)
-        found: list[int] = []
-        patch.setattr(torch, "manual_seed", found.append)
-        engine = Engine(lambda engine, batch: None)
-        SeedEpoch(7).attach(engine)
-        engine.run([0], max_epochs=4)
-        return found
-
-    def test_no_two_processes_share_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        seeds = [self.seeds(monkeypatch, rank) for rank in range(3)]
-        assert seeds[0] == [8, 9, 10, 11]
-        assert len({seed for of_rank in seeds for seed in of_rank}) == 12
 
 
 class TestLossTerms:

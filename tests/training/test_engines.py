@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import random
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.data import Dataset, MetaTensor
-from monai.transforms import Compose, RandShiftIntensityd
+from monai.data import MetaTensor
 from torch import nn
 
-from scripts.training.engines import LossTerms, SeedEpoch, ValidateAtEnd, parameter_groups, prepare_batch
+from scripts.training.engines import LossTerms, ValidateAtEnd, parameter_groups, prepare_batch
 
 RATES = {"learning_rate": 1e-3, "text_learning_rate": 1e-4}
 
@@ -58,41 +55,6 @@ class TestParameterGroups:
         groups = parameter_groups(nn.Linear(1, 1), nn.MSELoss(), **RATES, weight_decay=0.1)
         assert [len(group["params"]) for group in groups] == [2, 0]
         torch.optim.AdamW(groups)
-
-
-class TestSeedEpoch:
-    def draws(self, seed: int, first_epoch: int = 0, epochs: int = 3) -> list[tuple[float, ...]]:
-        shift = RandShiftIntensityd(keys="image", offsets=5.0, prob=1.0)
-        dataset = Dataset([{"image": torch.arange(8.0).reshape(1, 2, 2, 2)}], transform=Compose([shift]))
-        drawn = []
-
-        def step(engine: Engine, batch: Any) -> None:
-            random_numbers = random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
-            drawn.append((*random_numbers, float(dataset[0]["image"].sum())))
-
-        engine = Engine(step)
-        SeedEpoch(seed, dataset).attach(engine)
-        if first_epoch:
-
-            @engine.on(Events.STARTED)
-            def resume() -> None:
-                engine.state.epoch = first_epoch
-
-        engine.run([0], max_epochs=epochs)
-        return drawn
-
-    def test_same_seed_same_draws(self) -> None:
-        assert self.draws(seed=5) == self.draws(seed=5)
-
-    def test_every_source_differs_from_epoch_to_epoch(self) -> None:
-        first, second, third = self.draws(seed=5)
-        assert all(len({*values}) == 3 for values in zip(first, second, third, strict=True))
-
-    def test_resumed_epoch_draws_what_the_uninterrupted_one_did(self) -> None:
-        assert self.draws(seed=5, first_epoch=2) == self.draws(seed=5)[2:]
-
-    def test_another_seed_draws_otherwise(self) -> None:
-        assert self.draws(seed=5)[0] != self.draws(seed=50)[0]
 
 
 class TestValidateAtEnd:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections import defaultdict
 from typing import Any, cast
 
 import ignite.distributed as idist
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
-from monai.data.utils import set_rnd
 from monai.engines import Evaluator, Trainer, default_prepare_batch
 from torch import Tensor, nn
 
@@ -58,34 +55,6 @@ def parameter_groups(
         rate = min(learning_rate, text_learning_rate)
         groups.append({"params": text, "lr": rate, "weight_decay": weight_decay})
     return groups
-
-
-class SeedEpoch:
-    """Ignite handler that seeds all random generators with ``seed + epoch`` each epoch; attach it to the trainer.
-
-    An epoch then depends on the state of the run at its start alone, so that a resumed run continues
-    exactly where an uninterrupted one would be. Of several processes, the next one's seeds begin where those
-    of the one before end, so that no two draw alike.
-
-    Args:
-        seed: of the run.
-        dataset: its random transforms are seeded too.
-    """
-
-    def __init__(self, seed: int, dataset: Any = None) -> None:
-        self.seed = seed
-        self.dataset = dataset
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        seed = self.seed + engine.state.epoch + idist.get_rank() * (engine.state.max_epochs or 0)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - MONAI's transforms draw from the global generator
-        torch.manual_seed(seed)
-        if self.dataset is not None:
-            set_rnd(self.dataset, seed)
 
 
 class ValidateAtEnd:
