@@ -343,6 +343,20 @@ class TestModelFiles:
             other.unlink()
 
 
+@contextmanager
+def learning_rate(server: Any, value: str) -> Iterator[None]:
+    """Another learning rate in the bundle that is served."""
+    config = server.bundle / "configs/train.yaml"
+    text = config.read_text()
+    changed = text.replace("learning_rate: 0.001", f"learning_rate: {value}", 1)
+    assert changed != text
+    config.write_text(changed)
+    try:
+        yield
+    finally:
+        config.write_text(text)
+
+
 class TestTraining:
     """Last."""
 
@@ -357,17 +371,11 @@ class TestTraining:
         for case in ("case_0", "case_1", "case_2"):
             server.submit(case, labels / f"{case}.nii.gz")
         model = server.bundle / "models/model.pt"
-        config = server.bundle / "configs/train.yaml"
-        text, weights = config.read_text(), model.read_bytes()
-        before = np.asarray(server.infer("case_3").dataobj)
-        config.write_text(text.replace("learning_rate: 0.001", "learning_rate: 30.0", 1))
-        assert config.read_text() != text
-        try:
+        weights, before = model.read_bytes(), np.asarray(server.infer("case_3").dataobj)
+        with learning_rate(server, "0.5"):
             done = server.post(
                 f"/train/{server.model}?run_sync=true", max_epochs=1, val_split=0.4, model_filename="model.pt"
             )
-        finally:
-            config.write_text(text)
         assert done["outcome"]["worse"]
         assert "WORSE" in done["outcome"]["text"]
         assert any("WORSE" in line for line in done["details"])
@@ -375,6 +383,24 @@ class TestTraining:
         assert np.array_equal(np.asarray(server.infer("case_3").dataobj), before)
         assert server.info()["train_stats"][server.model]["worse"]
         assert "model_1.pt" in server.info()["models"][server.model]["config"]["model_filename"]
+
+    def test_that_diverges_is_told_with_its_reason_and_keeps_the_old_model(self, server: Any) -> None:
+        model = server.bundle / "models/model.pt"
+        weights, before = model.read_bytes(), np.asarray(server.infer("case_3").dataobj)
+        with learning_rate(server, "30.0"):
+            status, reason = refused(
+                server.post,
+                f"/train/{server.model}?run_sync=true",
+                max_epochs=1,
+                val_split=0.4,
+                model_filename="model.pt",
+            )
+        assert status == 400
+        assert "FAILED, the model in use is what it was" in reason
+        assert "finite" in reason
+        assert model.read_bytes() == weights
+        assert np.array_equal(np.asarray(server.infer("case_3").dataobj), before)
+        assert server.info()["train_stats"][server.model]["failed"]
 
     def test_images_are_segmented_meanwhile_and_a_second_training_waits(self, server: Any) -> None:
         task = server.post(f"/train/{server.model}", max_epochs=3, model_filename="model.pt")

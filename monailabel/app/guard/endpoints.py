@@ -47,6 +47,7 @@ AsAnnotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTA
 AsAdmin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 
 RUNNING = ("SUBMITTED", "RUNNING")
+FAILED = "The training ended without a reason; see the log of the server."
 
 
 @router.post("/infer/{model}", summary="Segment an image")
@@ -218,10 +219,12 @@ def _train(model: str, options: Mapping[str, Any], run_sync: bool, enqueue: bool
     task = _run("train", {"model": model, **options}, False, enqueue=enqueue)
     while run_sync and task["status"] in RUNNING:
         time.sleep(0.2)
+    outcome = app_instance()._trainers[model].stats() if run_sync else {}
     if task["status"] == "ERROR":
-        said = list(task.get("details", ()))
-        raise HTTPException(500, said[-1] if said else "The training failed; see the server's log.")
-    return {**task, "outcome": app_instance()._trainers[model].stats()} if run_sync else task
+        # By the file, since MONAI Label misses what a process says last.
+        known = "text" in outcome
+        raise HTTPException(400 if known else 500, outcome["text"] if known else FAILED)
+    return {**task, "outcome": outcome} if run_sync else task
 
 
 def _run(method: str, request: dict[str, Any], run_sync: bool, *, enqueue: bool = False) -> Any:

@@ -107,10 +107,14 @@ class Training(BundleTrainTask):
         options["model_filename"].sort(key=lambda name: (name != "model.pt", name))
         return options
 
+    @property
+    def outcome(self) -> Path:
+        return Path(self.bundle_path) / "models" / OUTCOME
+
     def stats(self) -> dict[str, Any]:
         """How the last training came out, beside the model that it started from."""
         try:
-            return json.loads((Path(self.bundle_path) / "models" / OUTCOME).read_text(encoding="utf-8"))
+            return json.loads(self.outcome.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
 
@@ -119,7 +123,14 @@ class Training(BundleTrainTask):
             raise ValueError("There is nothing to learn from: no label was submitted yet.")
         alone = copy.copy(self)
         alone.bundle_config = ConfigParser(copy.deepcopy(self.bundle_config.get()))
-        return super(Training, alone).__call__(request, datastore)
+        self.outcome.unlink(missing_ok=True)
+        try:
+            return super(Training, alone).__call__(request, datastore)
+        except Exception as error:  # of whatever kind: the client is told
+            if not self.outcome.exists():
+                text = f"FAILED, the model in use is what it was: {reason_of(error)}"
+                self.outcome.write_text(json.dumps({"text": text, "failed": True}, indent=2) + "\n", encoding="utf-8")
+            raise
 
     def check_start(self, model_filename: str) -> None:
         """Refuse to start from a model file that is absent or not what was written."""
