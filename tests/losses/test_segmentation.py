@@ -92,6 +92,16 @@ def test_absent_class_costs_one_and_gives_dice_no_gradient():
     assert logits.grad.abs().sum() == 0
 
 
+@pytest.mark.parametrize(("softmax", "dice"), [(True, 1 / 2), (False, 1)])
+def test_class_that_neither_shows_does_not_divide_by_zero(softmax, dice):
+    """Its probabilities are 0 to the last bit; where classes exclude each other, the background fits."""
+    logits = torch.full((1, 2, 2, 2, 2), -200.0)
+    if softmax:
+        logits[:, 0] = 200.0
+    target = torch.zeros(1, 1 if softmax else 2, 2, 2, 2)
+    assert SegmentationLoss(softmax)(logits, target).item() == pytest.approx(dice, abs=1e-5)
+
+
 @pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("seed", range(5))
 def test_is_never_negative(make_output, make_target, softmax, seed):

@@ -76,6 +76,7 @@ def resident(kind: str) -> int:
 
 
 def forget_peak() -> None:
+    """Reset the kernel's record of this process's peak memory."""
     with contextlib.suppress(OSError):  # some containers forbid it; imports peak far below any network
         Path("/proc/self/clear_refs").write_text("5")
 

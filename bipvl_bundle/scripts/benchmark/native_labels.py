@@ -1,4 +1,4 @@
-"""Time and memory from logits to labels on the grid of the file, of a scan as large as there are.
+"""Benchmark of time and memory from logits to labels on the grid of a large scan.
 
 python -m scripts.benchmark.native_labels 117 512,512,400 linear
 """
@@ -25,7 +25,7 @@ SPACING = (0.75, 0.75, 1.0)  # mm, of a thin-slice CT
 
 
 class Cost(NamedTuple):
-    """What labels cost."""
+    """Time and memory of labelling a scan."""
 
     times: Times
     peak: int  # bytes of resident memory beyond the logits
@@ -54,7 +54,7 @@ def measure(classes: int, voxels: Sequence[int], mode: str) -> Cost:
 
 
 def draw_logits(classes: int, grid: Sequence[int]) -> Tensor:
-    """Logits that fall off from the middle of an ellipsoid for each class; N + 1 channels, the background first."""
+    """Draw logits that fall off from the middle of an ellipsoid for each class; N + 1 channels, background first."""
     generator = np.random.default_rng(0)
     logits = torch.full((classes + 1, *grid), 3.0)
     axes = [torch.arange(edge, dtype=torch.float32) / edge for edge in grid]

@@ -1,4 +1,4 @@
-"""Takes all measurements of one benchmark setup."""
+"""All measurements of one benchmark setup."""
 
 from __future__ import annotations
 

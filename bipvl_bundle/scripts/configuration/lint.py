@@ -74,10 +74,12 @@ def _binding_problems(
 
 
 def printed_id(id: str) -> str:
+    """Return a config id as users write it, with "#"."""
     return id.replace(ReferenceResolver.sep, "#")
 
 
 def walk_ids(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the id and the value of everything within a configuration."""
     if isinstance(config, (dict, list)):
         for _, sub_id, value in ReferenceResolver.iter_subconfigs(id, config):
             yield sub_id, value

@@ -33,13 +33,13 @@ def files_of(item: Item) -> list[tuple[str, str]]:
 
 
 def loaded_from(volume: Any, key: Hashable) -> str:
-    """The file that a volume was loaded from, by its metadata; where they do not say, its key in the case."""
+    """Return the file that a volume was loaded from, by its metadata; where they do not say, its key in the case."""
     path = getattr(volume, "meta", {}).get("filename_or_obj")
     return str(path) if path else f"'{key}'"
 
 
 def identities(item: Item) -> set[str]:
-    """Return what no other section of a data set may share with a case: its images, and its patient if named."""
+    """Return the images and the named patient of a case, which no other section of a data set may share."""
     return {*images_of(item), *([f"patient '{item['patient']}'"] if "patient" in item else [])}
 
 

@@ -91,7 +91,7 @@ def validation_items(
 def evaluation_items(
     dataset_dir: PathLike, split: str, fold: int, num_folds: int, seed: int = 0, *, label_key: str = "reference"
 ) -> list[Item]:
-    """The cases to score, with "reference" in place of "label" so that preprocessing leaves it alone.
+    """Return the cases to score, with "reference" in place of "label" so that preprocessing leaves it alone.
 
     Args:
         dataset_dir: as for `load_datalist`.

@@ -25,22 +25,22 @@ STRAIGHT = 1e-3
 
 
 class WayBack(Protocol):
-    """From volumes on the network's grid to the grid of the file."""
+    """Protocol of a resampling from the network's grid to the grid of the file."""
 
     shape: tuple[int, ...]
 
     def bring(self, volume: Tensor, box: Box) -> Iterator[tuple[Box, Tensor]]:
-        """What a volume (H x W x D, 0 outside the box) is in the file's grid, a part at a time, with its place there.
+        """Resample a volume (H x W x D, 0 outside the box) to the file's grid, a part at a time, with its place there.
 
         What is in no part is 0.
         """
 
     def wrap(self, labels: Tensor) -> MetaTensor:
-        """Labels in the file's grid (C x H x W x D) with its affine and metadata."""
+        """Return labels in the file's grid (C x H x W x D) with its affine and metadata."""
 
 
 def way_back(image: MetaTensor, transform: Any, key: Hashable) -> WayBack:
-    """The way back of one case.
+    """Return the resampling of one case to its file's grid, the fast one where the axes allow it.
 
     Args:
         image: as the network read it; its metadata tell of the file, its trace what was done to it.
@@ -58,7 +58,7 @@ def way_back(image: MetaTensor, transform: Any, key: Hashable) -> WayBack:
 
 
 class StepByStep:
-    """Each transform of the preprocessing undone by itself: MONAI's `Invertd` on one volume.
+    """Resampling by MONAI's `Invertd`: each transform of the preprocessing is undone by itself.
 
     It serves every preprocessing, and computes the whole grid of the file for each volume. An image that was resampled
     linearly is what probabilities are resampled by, too.
@@ -102,14 +102,14 @@ class Axis(NamedTuple):
         return cls(source, place, (rows[0], rows[1]), (shares[0].float(), shares[1].float()), size)
 
     def reached_by(self, box: slice) -> slice:
-        """The rows of the file's grid that rows of the network's grid take part in."""
+        """Return the rows of the file's grid that rows of the network's grid take part in."""
         inside = self.place >= (box.start if box.start > 0 else -1)
         inside &= self.place <= (box.stop - 1 if box.stop < self.size else self.size)
         found = inside.nonzero().flatten().tolist()
         return slice(found[0], found[-1] + 1) if found else slice(0, 0)
 
     def mix(self, volume: Tensor, dim: int, wanted: slice, offset: int) -> Tensor:
-        """Rows of the file's grid along `dim`, of a volume that begins at row `offset` of the network's grid."""
+        """Interpolate rows of the file's grid along `dim`; the volume begins at row `offset` of the network's grid."""
         shape = [-1 if axis == dim else 1 for axis in range(volume.ndim)]
         taken = [
             volume.index_select(dim, (row[wanted] - offset).clamp(0, volume.shape[dim] - 1).to(volume.device))
@@ -120,7 +120,7 @@ class Axis(NamedTuple):
 
 
 class AlongAxes:
-    """The same in one step, where each axis of the file lies along one of the network's grid.
+    """Resampling in one linear step, where each axis of the file lies along one of the network's grid.
 
     Orientation, spacing, cropping and padding keep it so. A box of the network's grid is then brought to the box of the
     file's grid that it reaches, one axis after the other, so that a volume costs what its box is large.

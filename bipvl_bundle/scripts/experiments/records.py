@@ -22,6 +22,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def digest(content: Any) -> str:
+    """Return the SHA-256 of JSON-compatible content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -34,6 +35,7 @@ def code_digest() -> str:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a result."""
     return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
 
 

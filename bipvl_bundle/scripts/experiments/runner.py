@@ -22,7 +22,8 @@ Launch = Callable[[list[str], Path, Mapping[str, str]], int]
 
 
 def print_now(text: str) -> None:
-    print(text, flush=True)  # at once in a file too
+    """Print a line at once, in a file too."""
+    print(text, flush=True)
 
 
 class Runner:

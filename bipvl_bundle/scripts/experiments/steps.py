@@ -205,6 +205,7 @@ def plan_runs(described: ExperimentSet) -> list[Run]:
 
 
 def run_folder(output: Path, name: str, fold: int, seed: int) -> Path:
+    """Return the folder of an experiment's run on one fold with one seed."""
     return output / name / f"fold{fold}_seed{seed}"
 
 

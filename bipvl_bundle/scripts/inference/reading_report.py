@@ -19,7 +19,7 @@ LOST = 0.5  # share of the DSC that is left in words without a meaning
 
 
 class ReadingReport:
-    """Scores of a reading test in W wordings.
+    """Scores of a model in W wordings of its classes, as a table, a verdict and files.
 
     Args:
         asked: the wordings, the right words first.
@@ -51,7 +51,7 @@ class ReadingReport:
         return False if stays else None
 
     def verdict(self) -> str:
-        """One sentence on whether the model reads."""
+        """Return one sentence that says whether the words decide the masks."""
         right, meaningless = self.own[0], self.own[self._of("meaningless")[0]]
         if self.reads:
             text = "The words decide what is segmented: a class given another one's words is found in its place"

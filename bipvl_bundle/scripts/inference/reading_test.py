@@ -1,4 +1,4 @@
-"""Test whether a trained model reads: segments the same cases in the right words and in many others."""
+"""Evaluation of whether a model uses its words: the same cases segmented in the right words and in others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReadingTest:
-    """Segments labelled cases in every wording of their classes and reports how the masks change.
+    """Evaluation that segments labelled cases in every wording of their classes and reports how DSC changes.
 
     Scores are DSC on the grid that the network sees, each class against its own label, and against the label of the
     class whose words it was given. Writes `reading.csv` and `reading.md`, and prints the table and a verdict.

@@ -1,4 +1,4 @@
-"""The global-local alignment between the embeddings of the classes and those of their words."""
+"""Contrastive alignment loss between image and text embeddings of the classes, global and local."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from scripts.networks.outputs import BiPVLOutput
 
 
 class AlignmentLoss(nn.Module):
-    """L_alignment = alpha_1 L_global + alpha_2 L_local, equations 4 to 9 of the paper.
+    """Contrastive loss that aligns each class's image embedding with its sentences, equations 4 to 9 of the paper.
+
+    L_alignment = alpha_1 L_global + alpha_2 L_local.
 
     Aggregated text (4):  w_k = softmax over the K concepts of a class of cos(t'_k, V'),
                           T = norm(sum_k w_k t'_k).
@@ -95,7 +97,7 @@ class AlignmentLoss(nn.Module):
         return self.global_weight > 0 or self.local_weight > 0
 
     def forward(self, output: BiPVLOutput, present: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, computed in float32, and what to watch, detached.
+        """Return the loss of a batch, computed in float32, and detached terms to log.
 
         The terms are ``alignment_global`` and ``alignment_local`` (before their weights, each only where it
         applies) and the signs of a collapse, measured without noise: ``top1_vision_to_text``,
@@ -123,7 +125,7 @@ class AlignmentLoss(nn.Module):
         return loss, terms
 
     def global_loss(self, vision: Tensor, text: Tensor, present: Tensor) -> Tensor:
-        """Equations 5 and 6, for each class, before the mean over classes.  # B x N"""
+        """Compute the global InfoNCE of each class, equations 5 and 6, before the mean over classes.  # B x N"""
         similarity = self._perturb(vision) @ self._perturb(text).mT  # B x N (vision) x N (text)
         negatives = present.unsqueeze(-2)
         to_text = info_nce(similarity, negatives, self.temperature)
@@ -131,7 +133,7 @@ class AlignmentLoss(nn.Module):
         return (to_text + to_vision) / 2
 
     def local_loss(self, vision: Tensor, concepts: Tensor, same_sentence: Tensor, present: Tensor) -> Tensor:
-        """Equations 7 and 8, for each class, before the mean over classes.  # B x N"""
+        """Compute the local InfoNCE of each class, equations 7 and 8, before the mean over classes.  # B x N"""
         similarity = einsum(vision, concepts, "b i p, b j k p -> b k i j")
         different = ~rearrange(same_sentence.bool(), "i j k -> k i j")
         negatives = different & rearrange(present, "b j -> b 1 1 j")
@@ -181,7 +183,7 @@ class AlignmentLoss(nn.Module):
 
 
 def aggregate_concepts(vision: Tensor, concepts: Tensor) -> Tensor:
-    """T of equation 4 from unit vectors: a class's concepts, weighted by their likeness to its image.
+    """Average the concept embeddings of each class, weighted by their cosine to its image embedding: T of equation 4.
 
     Args:
         vision: V'.  # B x N x P

@@ -1,4 +1,4 @@
-"""The class-embedding loss: the encoder's class map learns from the decoder's own predictions."""
+"""Class-embedding loss: cross-entropy of the encoder's class map against the decoder's predictions as soft targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from scripts.losses.precision import full_precision, no_autocast
 
 
 class ClassEmbeddingLoss(nn.Module):
-    """L_ClassEmbed = CE(MLP(V_4), P), equation 3 of the paper, less the entropy of P.
+    """Cross-entropy of the class map against the decoder's pooled probabilities, less their entropy; equation 3.
+
+    L_ClassEmbed = CE(MLP(V_4), P) - H(P).
 
     Exclusive classes, per cell: sum_c q_c (log q_c - log p_c), p = softmax(MLP(V_4)).
     Overlapping regions, per cell and channel: q log(q / p) + (1 - q) log((1 - q) / (1 - p)),
@@ -61,7 +63,7 @@ class ClassEmbeddingLoss(nn.Module):
 
     @torch.no_grad()
     def soft_targets(self, logits: Tensor, grid: torch.Size) -> Tensor:
-        """q: the decoder's probabilities, averaged over each cell of the grid.  # B x C x h x w x d"""
+        """Average the decoder's probabilities over each cell of the grid: q.  # B x C x h x w x d"""
         logits = full_precision(logits)
         probabilities = logits.softmax(dim=1) if self.softmax else logits.sigmoid()
         height, width, depth = grid

@@ -1,4 +1,4 @@
-"""Signs that the embeddings of different classes have become one."""
+"""Measures of a collapsed alignment: top-1 accuracy, and mean cosine between different classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def top1_accuracy(similarity: Tensor, present: Tensor) -> Tensor:
-    """The share of classes whose own partner is more similar than that of every other class.
+    """Return the share of classes whose own partner is more similar than that of every other class.
 
     Equal similarities count as wrong, so embeddings that have collapsed score 0. Classes without a rival in
     their sample are left out; with none at all the answer is 1. A scalar.
@@ -25,7 +25,7 @@ def top1_accuracy(similarity: Tensor, present: Tensor) -> Tensor:
 
 
 def mean_cosine(embeddings: Tensor, present: Tensor) -> Tensor:
-    """The mean cosine between the embeddings of different classes of a sample, 1 after a collapse.
+    """Return the mean cosine between the embeddings of different classes of a sample, 1 after a collapse.
 
     0 where no sample has two classes. A scalar.
 

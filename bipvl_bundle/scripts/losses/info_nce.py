@@ -1,4 +1,4 @@
-"""InfoNCE over a square matrix of similarities whose diagonal holds the positive pairs."""
+"""InfoNCE loss over a square matrix of similarities whose diagonal holds the positive pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def info_nce(similarity: Tensor, negatives: Tensor, temperature: float, hard_negatives: int | None = None) -> Tensor:
-    """The contrastive loss of each row, equations 6 and 7 of the paper.
+    """Compute the InfoNCE loss of each row of a similarity matrix, equations 6 and 7 of the paper.
 
     l_i = -log exp(S_ii / tau) / (exp(S_ii / tau) + sum over j in N_i of exp(S_ij / tau))
 

@@ -1,4 +1,4 @@
-"""Losses are computed in float32, whatever precision the network runs in."""
+"""Precision of the losses: float32, whatever the network runs in."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """The tensor in float32 (float64 stays), as a plain tensor where it carried MONAI's metadata."""
+    """Return the tensor in float32 (float64 stays), without MONAI's metadata."""
     return tensor.as_subclass(Tensor).to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def no_autocast(tensor: Tensor) -> torch.autocast:
-    """A context in which autocast is off for the tensor's device."""
+    """Return a context in which autocast is off for the tensor's device."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""The segmentation loss: Dice and cross-entropy."""
+"""Segmentation loss: Dice and cross-entropy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from scripts.losses.targets import check_target
 
 
 class SegmentationLoss(nn.Module):
-    """L_seg = L_dice(P, G) + L_ce(P, G), equations 1 and 11 to 13 of the paper.
+    """Sum of Dice with squared denominators and cross-entropy, equations 1 and 11 to 13 of the paper.
+
+    L_seg = L_dice(P, G) + L_ce(P, G).
 
     L_dice = 1 - 2 sum_j P_j G_j / (sum_j P_j^2 + sum_j G_j^2 + eps), for each class of each sample (12),
     averaged. L_ce is the mean cross-entropy (13): over the channels together where classes exclude each

@@ -1,4 +1,4 @@
-"""The losses of other methods: deep supervision, contrasts, Dice and cross-entropy of their own."""
+"""Losses of other methods' networks: deep supervision, contrasts, Dice and cross-entropy per class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from scripts.networks.outputs import Contrast, SupervisedOutput
 
 
 class SupervisedLoss(nn.Module):
-    """L = sum_k w_k L_seg(P_k, G_k) + sum_c L_contrast(c), for the networks of other methods.
+    """Segmentation loss over several heads (deep supervision) and contrasts, for networks of other methods.
+
+    L = sum_k w_k L_seg(P_k, G_k) + sum_c L_contrast(c).
 
     P_k are the logits of each head and w_k its weight (``SupervisedOutput``); G_k is the reference on the grid of P_k,
     by nearest neighbour. A plain tensor of logits costs L_seg alone, so that one loss serves a network with and

@@ -1,4 +1,4 @@
-"""What the losses ask of the reference segmentation: that it fits the logits, and which classes it shows."""
+"""Targets of the losses: check against the logits, relabelling for the classes asked for, classes present."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scripts.networks.outputs import BiPVLOutput
 
 
 def check_target(logits: Tensor, target: Tensor, softmax: bool = True) -> None:
-    """Raise unless the target fits the logits.
+    """Raise an error unless the target fits the logits.
 
     Args:
         logits: B x C x H x W x D.
@@ -53,7 +53,7 @@ def _check(target: Tensor, shape: tuple[int, ...], softmax: bool) -> None:
 
 
 def asked_target(output: BiPVLOutput, target: Tensor, softmax: bool = True) -> Tensor:
-    """The reference of a training step's question: the classes asked for, in that order; all others are background.
+    """Relabel the reference for the classes that a step asks for, in their order; all others become background.
 
     Args:
         output: of the network; says what was asked for.
@@ -83,7 +83,7 @@ def asked_target(output: BiPVLOutput, target: Tensor, softmax: bool = True) -> T
 
 
 def present_classes(target: Tensor, channels: int, softmax: bool = True) -> Tensor:
-    """Which foreground classes occur in each sample, as a mask B x N.
+    """Return which foreground classes occur in each sample, as a mask B x N.
 
     Args:
         target: as ``check_target`` accepts it.

@@ -1,4 +1,4 @@
-"""The total loss: segmentation, class embedding and alignment, balanced by their uncertainties."""
+"""Total loss: segmentation, class embedding and alignment, weighted by learned uncertainties."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ TERMS = ("segmentation", "class_embedding", "alignment")
 
 
 class BiPVLLoss(nn.Module):
-    """L = sum_i 1/2 exp(-s_i) L_i + 1/2 s_i, equations 10, 14 and 15 of the paper, s_i = log sigma_i^2.
+    """Total loss of three terms weighted by learned uncertainties, equations 10, 14 and 15 of the paper.
+
+    L = sum_i 1/2 exp(-s_i) L_i + 1/2 s_i, s_i = log sigma_i^2.
 
     L_1 segmentation, L_2 class embedding, L_3 alignment; s_i ``log_variance``, a parameter of shape (3,)
     that starts at 0. For a fixed L_i the optimum is s_i = log L_i. The parameter belongs on the device, in
@@ -75,7 +77,7 @@ class BiPVLLoss(nn.Module):
         self.terms: dict[str, Tensor] = {}
 
     def forward(self, output: BiPVLOutput | Tensor, target: Tensor) -> Tensor:
-        """The total loss of a batch, computed in float32."""
+        """Return the total loss of a batch, computed in float32."""
         # Not isinstance(output, BiPVLOutput): a reloaded module would bring a second class of that name.
         if isinstance(output, Tensor):
             loss = self.segmentation(output, target)

@@ -1,4 +1,4 @@
-"""The words of one question, as the text encoder reads them."""
+"""Tokenised sentences of the classes to segment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.words.sentences import same_sentences
 
 
 class AskedWords(nn.Module):
-    """The words of n classes that are asked for, K sentences each.
+    """Tokenised sentences of the n classes to segment, K each, and which of them are equal.
 
     Args:
         question: what is asked.

@@ -1,4 +1,4 @@
-"""BiPVL-Seg: an encoder-decoder and a BERT that read an image and its classes' words together."""
+"""BiPVL-Seg: a segmentation network of an encoder-decoder and a BERT, fused after each encoder stage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LEFT_TO_RIGHT = 2  # the axis of a batch of images in RAS orientation
 
 
 class BiPVLSeg(nn.Module):
-    """Text-guided segmentation: four stages of BiFusion between a backbone and a text encoder.
+    """Segmentation network guided by text: BiFusion blocks between the four stages of a backbone and a text encoder.
 
     N foreground classes, each described by K sentences, are N * K sentences for the text encoder. Their
     [CLS] states are the text tokens T_n that BiFusion sees at stage n; the fused ones go back into their
@@ -152,7 +152,7 @@ class BiPVLSeg(nn.Module):
         self.set_concepts(concepts)
 
     def set_concepts(self, concepts: ConceptTable) -> None:
-        """Let the network read other words, and with the head "words" segment other classes, from the next forward on.
+        """Replace the concept table that the network segments by; with the head "words" its classes too.
 
         Raises:
             ValueError: with the head "channels", the table has other classes than the network; a sentence is too long.
@@ -178,7 +178,7 @@ class BiPVLSeg(nn.Module):
         return AskedWords(question, self.text_encoder).to(next(self.parameters()).device)
 
     def with_concepts(self, concepts: ConceptTable) -> BiPVLSeg:
-        """This network, reading other words; it keeps its own, whatever the other one does.
+        """Return a view of this network with the same weights and another concept table.
 
         Both have the same weights, not copies of them, so that this costs no more than reading the words. For
         evaluation: to train, or to move, either of them is to do so with both.
@@ -192,7 +192,7 @@ class BiPVLSeg(nn.Module):
         return other
 
     def learn(self, concepts: ConceptTable, questions: QuestionSampler | None = None) -> None:
-        """Get ready to be trained on a table: remember its words, and centre the kernels of a new network on them.
+        """Prepare the network for training: remember a table's words, and centre the kernels of a new network on them.
 
         Args:
             concepts: the table of the training labels.
@@ -237,7 +237,7 @@ class BiPVLSeg(nn.Module):
         return BiPVLOutput(logits, class_map, vision, concepts, asked.same_sentence, question)
 
     def features(self, image: Tensor) -> Tensor:
-        """The backbone's output for a batch of images, fused with the context: B x C_f x H x W x D.
+        """Return the backbone's output for a batch of images, fused with the context: B x C_f x H x W x D.
 
         With the head "words" no class has any part in it.
         """
@@ -245,7 +245,7 @@ class BiPVLSeg(nn.Module):
         return self.backbone(image, Reading(self.text_path, batch=len(image), to_the_end=False).fuse)
 
     def class_kernels(self) -> Tensor | None:
-        """The kernels of the classes that are asked for now, C x (C_f + 1); None with the head "channels"."""
+        """Return the kernels of the present classes, C x (C_f + 1); None with the head "channels"."""
         if self.word_head is None:
             return None
         return self.word_head.kernels(self._read_words(self.asked), self.asked.kept)
@@ -256,13 +256,13 @@ class BiPVLSeg(nn.Module):
         return self.asked
 
     def train(self, mode: bool = True) -> BiPVLSeg:
-        """Set the mode; training forgets what evaluation has kept of the text."""
+        """Set training or evaluation mode; training empties the cache of text states."""
         if mode:
             self._kept.forget()
         return super().train(mode)
 
     def read_alone(self) -> Tensor:
-        """The context's text stages up to the first fusion, which no image has touched.
+        """Return the states of the context's sentences before the first fusion, the same for every image.
 
         Returns:
             the packed tokens, 1 x T x D; after the fourth stage the U [CLS] states alone, unless all are fused
@@ -287,7 +287,7 @@ class BiPVLSeg(nn.Module):
 
     @property
     def text_path(self) -> TextPath:
-        """What a ``Reading`` of this network's context goes through."""
+        """The parts of this network that a ``Reading`` of its context uses."""
         return TextPath(
             encoder=self.text_encoder,
             sentences=self.context,
@@ -306,11 +306,11 @@ class BiPVLSeg(nn.Module):
         return hidden
 
     def get_extra_state(self) -> Tensor:
-        """What the network has learnt from, as bytes in a tensor."""
+        """Return the ``WordMemory`` for the state dict, as bytes in a tensor."""
         return self.memory.as_tensor()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Compare what a checkpoint has learnt from to this network, and read its context from now on.
+        """Load the ``WordMemory`` of a checkpoint after comparing it with this network, and take over its context.
 
         Raises:
             ValueError: the checkpoint has another head, or, with the head "channels", other classes.

@@ -1,4 +1,4 @@
-"""What an encoder-decoder can take: checks of a batch of images that say what to set."""
+"""Checks of the image size that an encoder-decoder needs, with errors that say what to set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def check_image(image: Tensor, name: str, in_channels: int, divisors: Sequence[int]) -> None:
-    """Raise unless a network can divide a batch of images.
+    """Raise an error unless each edge of a batch of images can be divided by the network's strides.
 
     Args:
         image: B x C x H x W x D.
@@ -41,7 +41,7 @@ def check_image(image: Tensor, name: str, in_channels: int, divisors: Sequence[i
 
 
 def check_cells(image: Tensor, name: str, divisors: Sequence[int]) -> None:
-    """Raise if a norm of the last stage would take its statistics over a single cell.
+    """Raise an error if a norm of the last stage would take its statistics over a single cell.
 
     Instance norm always does, batch norm in training.
 

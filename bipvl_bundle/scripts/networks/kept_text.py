@@ -1,4 +1,4 @@
-"""What evaluation keeps of the text from one image to the next."""
+"""Cache of the text states that do not depend on the image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class KeptText:
-    """States of a text encoder that no image has touched, kept until the weights that made them change.
+    """Cache of text-encoder states for evaluation, renewed when the weights that made them change.
 
     In-place changes of a weight count up its version. Changes through ``weight.data`` do not: after them, ``forget``.
     """
@@ -19,10 +19,11 @@ class KeptText:
         self.kept: dict[str, tuple[Any, Tensor]] = {}
 
     def forget(self) -> None:
+        """Empty the cache."""
         self.kept.clear()
 
     def get(self, name: str, modules: Iterable[nn.Module], compute: Callable[[], Tensor]) -> Tensor:
-        """What ``compute`` gives, or has given before with the same weights; only where no gradient is asked for.
+        """Return the cached result of ``compute`` if weights are unchanged and gradients are off, else compute it.
 
         Args:
             name: of the result.

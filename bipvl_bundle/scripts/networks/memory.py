@@ -1,4 +1,4 @@
-"""What a checkpoint remembers of the words that its network was trained on."""
+"""Record, in the state dict, of the classes and sentences that a network was trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class WordMemory:
-    """Classes and sentences that a network was trained on, and the sentences that BiFusion reads.
+    """Record of the classes and sentences that a network was trained on, and of those that BiFusion reads.
 
     Args:
         table: the words of a new network.
@@ -59,7 +59,7 @@ class WordMemory:
         return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
 
     def recall(self, state: Tensor, table: ConceptTable) -> None:
-        """Take over the content of a checkpoint and compare it with the present table.
+        """Load the record of a checkpoint and compare it with the present table.
 
         Raises:
             ValueError: the checkpoint has another head; or a channel for each of other classes than the table's.

@@ -1,4 +1,4 @@
-"""Output of the network in training, as the losses read it."""
+"""Data classes of what networks return in training, for the losses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AskedClasses:
 
 @dataclass
 class BiPVLOutput:
-    """Everything that the losses read of one training batch.
+    """Output of a BiPVL-Seg for one training batch: logits, class map and embeddings.
 
     B batch, C output channels, N foreground classes, K concepts a class, P width of the shared space.
     C is N + 1 with the background first where classes exclude each other, and N where regions overlap;
@@ -72,7 +72,7 @@ class Contrast:
 
 @dataclass
 class SupervisedOutput:
-    """What a network whose method trains on more than its logits returns in training.
+    """Output in training of a network of another method: logits, further heads, contrasts.
 
     Attributes:
         logits: those of a prediction.  # B x C x H x W x D

@@ -1,4 +1,4 @@
-"""The sentences on their way through the text encoder while an image is on its way through the backbone."""
+"""Forward pass of the text encoder in step with the backbone: stage by stage, with a fusion in between."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STAGES = (1, 2, 3, 4)
 
 @dataclass
 class TextPath:
-    """What the text of a network goes through: its sentences, the encoder's stages, the BiFusion blocks.
+    """Parts of a network that a forward pass of its text uses: sentences, text encoder, BiFusion blocks.
 
     Attributes:
         encoder: the staged BERT.
@@ -37,7 +37,7 @@ class TextPath:
 
     @property
     def stages_alone(self) -> int:
-        """How many text stages no image touches: those up to the first fusion."""
+        """Number of text stages before the first fusion, which do not depend on the image."""
         return min(self.fused_stages, default=len(STAGES))
 
     def fuses_all_tokens(self, stage: int) -> bool:
@@ -46,7 +46,7 @@ class TextPath:
 
 
 class Reading:
-    """One forward pass of the text: read as far as a fusion needs it, fused, read on.
+    """One forward pass of the text encoder for a batch of images, run lazily, up to the stage that is fused next.
 
     Args:
         text: what is read, and by what.
@@ -67,7 +67,7 @@ class Reading:
         self.stages: list[Tensor] = []
 
     def fuse(self, stage: int, features: Tensor) -> Tensor:
-        """Read on to the end of a stage that has a fusion, then fuse; other stages pass."""
+        """Run the text encoder up to a fused stage and apply its BiFusion; other stages' features pass unchanged."""
         if stage in self.text.fused_stages:
             hidden, sentences = self._read_to(stage), self.text.sentences
             fusion = cast(BiFusion, self.text.fusions[block_name(stage)])
@@ -80,7 +80,7 @@ class Reading:
         return features
 
     def cls_states(self) -> Tensor:
-        """The [CLS] state of every sentence after the last text stage, B x S x D."""
+        """Return the [CLS] state of every sentence after the last text stage, B x S x D."""
         return self.text.sentences.cls(self._read_to(STAGES[-1]))
 
     def _read_to(self, stage: int) -> Tensor:
@@ -96,5 +96,5 @@ class Reading:
 
 
 def block_name(stage: int) -> str:
-    """The name of a stage's BiFusion block; they count from 0, whichever of them there are."""
+    """Return the name of a stage's BiFusion block; names count from 0, whichever blocks there are."""
     return str(stage - 1)

@@ -68,7 +68,7 @@ def unwrap(item: Any) -> Any:
 
 
 def with_shared_statistics(network: nn.Module) -> nn.Module:
-    """The network with its batch norms taking the statistics of the batches of all processes, through SyncBatchNorm.
+    """Replace batch norms by SyncBatchNorm, which takes its statistics over all processes.
 
     Networks without batch norm, which most are here, are handed on as they are. Names and values of the weights stay.
 

@@ -21,12 +21,14 @@ _SPACES = re.compile(r"[^\S\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")  # but not what
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping in a concept table's file; raises an error if there is none."""
     if not path.is_file():
         raise FileNotFoundError(f"No concept table at '{path}'; expected a YAML file of concept sentences.")
     return read_mapping(path, f"a mapping with the keys {', '.join(KNOWN_KEYS)}")
 
 
 def check_entry(entry: object, concepts: Sequence[str], position: int, source: str) -> None:
+    """Raise an error unless the entry of a class has a name and a sentence under every concept."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise ValueError(f"{source}: class number {position} needs a text 'name' and its concepts, found {entry!r}.")
     where = f"{source}: class '{entry['name']}'"
@@ -53,6 +55,7 @@ def read_alternatives(content: object, concepts: Sequence[str], where: str) -> t
 
 
 def check_names(names: Sequence[object], kind: str, source: str) -> None:
+    """Raise an error unless the names of classes or concepts are different texts that may be used."""
     if not names:
         raise ValueError(f"{source} names no {kind}, expected at least one.")
     seen: dict[str, object] = {}
@@ -69,6 +72,7 @@ def check_names(names: Sequence[object], kind: str, source: str) -> None:
 
 
 def check_text(value: object, where: str) -> None:
+    """Raise an error unless a value is a written text: no blank, no placeholder, nothing that would be evaluated."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"{where} is empty; write a text there.")
     if not isinstance(value, str):
@@ -82,24 +86,28 @@ def check_text(value: object, where: str) -> None:
 
 
 def check_pair(value: object) -> tuple[str, str]:
+    """Return the two classes of `swap`."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise ValueError(f"`swap` must name two classes, such as [left kidney, right kidney]; found {value!r}.")
     return str(value[0]), str(value[1])
 
 
 def check_seed(value: object) -> int:
+    """Return the value of `shuffle_seed`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"`shuffle_seed` must be a whole number or null, found {value!r}.")
     return value
 
 
 def as_list(value: object, where: str) -> list[Any]:
+    """Return a value that must be a list."""
     if not isinstance(value, list):
         raise ValueError(f"{where} must be a list, found {type(value).__name__}.")
     return value
 
 
 def find_name(name: str, names: Sequence[str], kind: str, source: str) -> str:
+    """Return the name among `names` that is meant, whatever its case and spaces."""
     for candidate in names:
         if normalised(candidate) == normalised(str(name)):
             return candidate
@@ -112,4 +120,5 @@ def tidy(value: Any) -> Any:
 
 
 def normalised(text: str) -> str:
+    """Return a text without differences of case and spaces."""
     return " ".join(text.split()).casefold()

@@ -1,4 +1,4 @@
-"""The words: a table of concept sentences, one row a class and one column a concept."""
+"""Concept table: the sentences that describe the classes, one row a class and one column a concept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FORMATS = ("fixed", "aggregated", "name")
 
 @dataclass(frozen=True)
 class ConceptTable:
-    """N foreground classes, each described by the same K concepts (section 3.1).
+    """Table of sentences for N foreground classes under the same K concepts (section 3.1).
 
     The paper's template is "[class], [shape], [location], [appearance/density], [contour/symmetry],
     [internal texture] in [modality]", so K = 6. The concepts are named by the file, so that any other set of
@@ -127,7 +127,7 @@ class ConceptTable:
         return tuple(sentence for row in self.sentences for sentence in row)
 
     def alternatives_of(self, row: int) -> tuple[tuple[str, ...], ...]:
-        """The K lists of other sentences of a class, each empty where it has none."""
+        """Return the K lists of other sentences of a class, each empty where it has none."""
         return self.alternatives[row] if self.alternatives else ((),) * len(self.concepts)
 
     @property
@@ -145,7 +145,7 @@ class ConceptTable:
         return same_sentences(self.sentences)
 
     def as_format(self, name: str) -> ConceptTable:
-        """The table in one of the formats of Table 2; the last two have one sentence a class, K = 1.
+        """Return the table in one of the formats of Table 2; the last two have one sentence a class, K = 1.
 
         "fixed": the table as it stands. "aggregated": one sentence that joins all concepts of a class.
         "name": "<Class> in a <modality> image." The ambiguous concepts of Table 2 are a table of their own.
@@ -164,7 +164,7 @@ class ConceptTable:
         return replace(self, concepts=(name,), sentences=rows, alternatives=())
 
     def without(self, concept: str) -> ConceptTable:
-        """The table less one concept.
+        """Return the table without one concept.
 
         Raises:
             ValueError: the table has no such concept, or no other one.
@@ -180,7 +180,7 @@ class ConceptTable:
         )
 
     def only_concept(self, concept: str) -> ConceptTable:
-        """The table of one of its concepts.
+        """Return the table with one concept alone.
 
         Raises:
             ValueError: the table has no such concept.
@@ -191,7 +191,7 @@ class ConceptTable:
         return table
 
     def replace_sentences(self, edits: Mapping[str, Mapping[str, str]]) -> ConceptTable:
-        """A new table with some sentences replaced, given as {class: {concept: sentence}}.
+        """Return a table with some sentences replaced, given as {class: {concept: sentence}}.
 
         Class and concept names may differ in case. A table that was changed no longer counts as reviewed.
 
@@ -212,7 +212,7 @@ class ConceptTable:
         return replace(self, sentences=sentences, reviewed=False, alternatives=())
 
     def swapped(self, first: str, second: str) -> ConceptTable:
-        """The table with all sentences of two classes exchanged: each class is described as the other.
+        """Return the table with all sentences of two classes exchanged: each class is described as the other.
 
         Raises:
             ValueError: the table has no such class, or both are the same.
@@ -229,7 +229,7 @@ class ConceptTable:
         )
 
     def only(self, names: Sequence[str]) -> ConceptTable:
-        """The table of some of its classes, in the order in which they are named.
+        """Return the table of some of its classes, in the order in which they are named.
 
         Raises:
             ValueError: the table has no such class, or one is named twice.
@@ -245,7 +245,7 @@ class ConceptTable:
         )
 
     def shuffled(self, seed: int) -> ConceptTable:
-        """The table with its words shuffled at random, so that only their number is left; see `shuffle_words`."""
+        """Return the table with all its words mixed at random; see `shuffle_words`."""
         return replace(self, sentences=shuffle_words(self.sentences, seed), alternatives=())
 
 
@@ -257,7 +257,7 @@ def load_concepts(
     shuffle_seed: int | None = None,
     swap: Sequence[str] | None = None,
 ) -> ConceptTable:
-    """The table of a file in one of the formats of Table 2, for a configuration; see `ConceptTable`.
+    """Load the table of a file in one of the formats of Table 2, for a configuration; see `ConceptTable`.
 
     What follows is for ablations, done in this order, and logged where it puts wrong words to a class.
 
