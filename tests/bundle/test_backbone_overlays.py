@@ -77,14 +77,15 @@ class TestSets:
     @pytest.mark.parametrize("overlay", OVERLAYS)
     def test_network_is_the_same_in_training_and_inference(self, overlay: str) -> None:
         train, inference = (merged(f"{base}.yaml", overlay) for base in ("train", "inference"))
-        for key in ("backbone", "network_def", "output_dir", "ckpt_dir"):
+        for key in ("backbone", "network_def", "variant", "ckpt_dir"):
             assert train[key] == inference[key]
 
     def test_each_has_a_folder_of_its_own(self) -> None:
-        own = [overlay for overlay in OVERLAYS if overlay != "backbone_swin_unetr_small.yaml"]  # a size, no network
-        folders = [merged("train.yaml", overlay)["output_dir"] for overlay in [*own, "baseline_backbone.yaml"]]
-        assert len(set(folders)) == len(folders)
-        for overlay in own:
+        variants = [
+            tuple(merged("train.yaml", overlay)["variant"]) for overlay in [*OVERLAYS, "baseline_backbone.yaml"]
+        ]
+        assert len({(), *variants}) == len(variants) + 1
+        for overlay in OVERLAYS:
             assert merged("train.yaml", "dataset_amos22.yaml", overlay)["ckpt_dir"] == "$@output_dir + '/models'"
 
     @pytest.mark.parametrize("name", ["unet", "unetplusplus", "unetr"])

@@ -292,7 +292,7 @@ class TestOutput:
         before = {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()}
         fill_disk(monkeypatch, when)
         message = rf"{first}\.pt could not be written: .*No space left on device.* Free space"
-        failing_run(OSError, message, "training", "train.yaml", **{**training, "max_epochs": epochs})
+        failing_run(OSError, message, "training", "train.yaml", **{**training, "max_epochs": epochs, "overwrite": True})
         assert {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()} == before
 
     def test_predictions_folder_that_cannot_be_made(

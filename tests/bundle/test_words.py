@@ -55,6 +55,16 @@ class TestOverlays:
             folders = [run.get_parsed_content(key) for run in runs]
             assert len(set(folders)) == len(TRAINED) + 1
 
+    def test_overlays_fold_and_seed_add_up_to_one_folder(self) -> None:
+        names = ["dataset_hippocampus", "text_biobert", "ablation_late_fusion"]
+        for base in ("train", "inference"):
+            folder = parsed(base, *names, fold=2, seed=1).get_parsed_content("ckpt_dir")
+            assert folder.endswith("/runs/hippocampus_biobert_late_fusion_fold2_seed1/models")
+
+    def test_training_stays_out_of_the_models_that_come_with_the_bundle(self) -> None:
+        assert parsed("train").get_parsed_content("ckpt_dir") == f"{CONFIGS.parent}/runs/phantom/models"
+        assert parsed("inference").get_parsed_content("ckpt_path") == f"{CONFIGS.parent}/models/model.pt"
+
     def test_leaving_another_concept_out_is_another_run(self) -> None:
         folder = parsed("train", "ablation_leave_out", leave_out="shape").get_parsed_content("ckpt_dir")
         assert folder.endswith("/runs/phantom_without_shape/models")

@@ -173,6 +173,16 @@ class TestAnotherFold:
         assert not (tmp_path / "models/model.pt").exists()
 
 
+class TestFolderOfAnotherRun:
+    def test_is_not_written_to(self, failing_run: Callable[..., BaseException], trained: Any, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        shutil.copy(trained.best, tmp_path / "models/model.pt")
+        failing_run(
+            FileExistsError, r"models' holds model\.pt of another run", "training", "train.yaml", **trained.options
+        )
+        assert (tmp_path / "models/model.pt").read_bytes() == trained.best.read_bytes()
+
+
 class TestReproducibility:
     def test_one_seed_gives_one_result_to_the_digit(self, bundle_run: Run, trained: Any, tmp_path: Path) -> None:
         states = []

@@ -119,7 +119,7 @@ class TestFolder:
         assert arguments["max_epochs"] == 2
         assert arguments["config_file"] == [str(path) for path in training.files]
         assert command[1:5] == ["-m", "monai.bundle", "run", "training"]
-        assert "--resume" not in command
+        assert command[-2:] == ["--overwrite", "True"]
 
     def test_a_last_state_is_resumed(self, training: Step) -> None:
         training.folder.mkdir(parents=True)

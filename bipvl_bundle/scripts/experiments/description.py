@@ -92,7 +92,17 @@ def config_path(name: str) -> Path:
 
 FIELDS = tuple(ExperimentSet.__dataclass_fields__)
 ENTRY_FIELDS = tuple(name for name in Experiment.__dataclass_fields__ if name != "name")
-OWN_OPTIONS = ("fold", "seed", "ckpt_dir", "output_dir", "metrics_dir", "ckpt_path", "evaluate_on", "resume")
+OWN_OPTIONS = (
+    "fold",
+    "seed",
+    "ckpt_dir",
+    "output_dir",
+    "metrics_dir",
+    "ckpt_path",
+    "evaluate_on",
+    "resume",
+    "overwrite",
+)
 MERGED = ("experiments", "options", "evaluation")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

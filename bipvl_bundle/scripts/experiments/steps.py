@@ -23,7 +23,7 @@ CONFIGURATION = "configuration.json"
 MARKER = "run.json"
 # Where a run is and how fast it goes, as against what it computes.
 PLACES = ("bundle_root", "ckpt_dir", "output_dir", "metrics_dir", "predictions_dir", "ckpt_path")
-INCIDENTAL = (*PLACES, "resume", "device", "num_workers", "cache_rate")
+INCIDENTAL = (*PLACES, "resume", "overwrite", "device", "num_workers", "cache_rate")
 LOCATOR = ComponentLocator()  # its table of MONAI's classes is as slow to make as a config file to read
 TRAINED_ON, SCORED = "train#dataset#data", "validate#dataset#data"
 # What a step reads: validation chooses the epoch that a training keeps.
@@ -143,7 +143,9 @@ class Step:
         arguments = self.folder / "arguments.json"
         write_json(arguments, {**self.options, "config_file": [str(path) for path in self.files]})
         command = [sys.executable, "-m", "monai.bundle", "run", self.run_id, "--args_file", str(arguments)]
-        return [*command, *(["--resume", "True"] if self.resumable else [])]
+        if self.run_id != "training":
+            return command
+        return [*command, "--resume" if self.resumable else "--overwrite", "True"]  # the folder is this step's own
 
     def finish(self, identity: Identity, command: list[str], **facts: Any) -> None:
         """Write the completion marker.

@@ -23,7 +23,7 @@ PLACES = {  # where a released bundle keeps what its overlays kept elsewhere
 # Of a machine or of one run, and therefore not to be carried over from the options of a training.
 PRIVATE = {
     *("bundle_root", "dataset_dir", "ckpt_dir", "ckpt_path", "output_dir", "metrics_dir", "predictions_dir"),
-    *("device", "resume", "start_from", "process_group", "rank"),
+    *("device", "resume", "overwrite", "start_from", "process_group", "rank"),
 }
 
 
@@ -67,7 +67,7 @@ def released(parser: ConfigParser, dataset_name: str) -> dict[str, Any]:
     """Return a merged configuration with the paths of a released bundle."""
     content = {key: value for key, value in parser.get().items() if key != "_meta_"}
     table = f"$@bundle_root + '/configs/concepts/{dataset_name}.yaml'"
-    content |= {"bundle_root": ".", **PLACES, "concepts_file": table}
+    content |= {"bundle_root": ".", **PLACES, "concepts_file": table, "variant": []}
     if "predictions_dir" in content:  # inference.yaml: a folder of images, not of a data set
         content["dataset_dir"] = "$@bundle_root + '/images'"
     return content

@@ -132,6 +132,11 @@ class Training(BundleTrainTask):
                 self.outcome.write_text(json.dumps({"text": text, "failed": True}, indent=2) + "\n", encoding="utf-8")
             raise
 
+    def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        """Train in the folder of the models that are served; a new one replaces the old one if it is no worse."""
+        overrides |= {"ckpt_dir": str(Path(self.bundle_path) / "models"), "overwrite": True}
+        return overrides
+
     def check_start(self, model_filename: str) -> None:
         """Refuse to start from a model file that is absent or not what was written."""
         path = Path(self.bundle_path) / "models" / model_filename

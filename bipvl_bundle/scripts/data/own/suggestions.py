@@ -143,7 +143,7 @@ def overlay_text(plan: DatasetPlan, found: Survey) -> str:
 dataset_name: {name}
 dataset_dir: "$@bundle_root + '/data/{name}'" # its dataset.json says where the volumes are
 prepare_data: null
-ckpt_dir: "$@bundle_root + '/runs/{name}/models'"
+ckpt_dir: "$@output_dir + '/models'"
 num_folds: {plan.num_folds} # the split stands in dataset.json
 
 in_channels: {found.channels}
