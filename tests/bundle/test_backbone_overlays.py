@@ -16,7 +16,7 @@ from scripts.words.table import ConceptTable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 BACKBONES = ("swin_unetr_small", "swin_unetr_v2", "unet", "unetplusplus", "unetr")
-OWN = ("stunet",)  # baselines that are built here, in scripts/networks/baselines
+OWN = ("stunet", "nnformer")  # baselines that are built here, in scripts/networks/baselines
 BASELINES = ("unet", "unetplusplus", "dynunet", "mednext", "unetr", "swin_unetr", "swin_unetr_v2", *OWN)
 OVERLAYS = [
     *(f"backbone_{name}.yaml" for name in BACKBONES),
@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dynunet": {"filters": [4, 8, 16, 32, 32]},
     "mednext": {"init_filters": 4},
     "stunet": {"channels": [2, 4, 4, 4, 4, 4], "depth": 1},
+    "nnformer": {"channels": 8, "num_heads": [1, 1, 2, 2], "windows": [2, 2, 4, 2]},
 }
 
 
@@ -121,6 +122,7 @@ class TestSets:
         ("swin_unetr", 62.19),
         ("swin_unetr_v2", 72.76),
         ("stunet", 58.16),
+        ("nnformer", 149.3),
     ],
 )
 def test_baseline_has_as_many_parameters_as_the_authors(name: str, millions: float) -> None:
@@ -160,7 +162,8 @@ class TestNorm:
         assert size == norms_and_size(overlay)[1]
 
 
-VARIANTS = [(overlay, {}) for overlay in OVERLAYS] + [("baseline_stunet.yaml", {"deep_supervision": True})]
+DEEPLY_SUPERVISED = [(f"baseline_{name}.yaml", {"deep_supervision": True}) for name in ("stunet", "nnformer")]
+VARIANTS = [(overlay, {}) for overlay in OVERLAYS] + DEEPLY_SUPERVISED
 
 
 @pytest.mark.slow
