@@ -16,14 +16,24 @@ from scripts.words.table import ConceptTable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 BACKBONES = ("swin_unetr_small", "swin_unetr_v2", "unet", "unetplusplus", "unetr")
-OWN = ("stunet", "nnformer")  # baselines that are built here, in scripts/networks/baselines
-BASELINES = ("unet", "unetplusplus", "dynunet", "mednext", "unetr", "swin_unetr", "swin_unetr_v2", *OWN)
+# Baselines that are built here, in scripts/networks/baselines; the second ones read words.
+OWN = ("stunet", "nnformer", "medformer", "medformer_isotropic")
+READING = ("universal", "mulmodseg")
+BASELINES = ("unet", "unetplusplus", "dynunet", "mednext", "unetr", "swin_unetr", "swin_unetr_v2", *OWN, *READING)
 OVERLAYS = [
     *(f"backbone_{name}.yaml" for name in BACKBONES),
     *(f"baseline_{name}.yaml" for name in BASELINES),
     "ablation_late_fusion.yaml",
 ]
 SWIN = {"feature_size": 12, "window_size": 4, "depths": [1, 1, 1, 1], "use_checkpoint": False}
+MEDFORMER: dict[str, Any] = {
+    "stem_channels": 4,
+    "channels": [4, 8, 8, 8],
+    "map_tokens": 4,
+    "fusion_width": 8,
+    "fusion_heads": 2,
+}
+MEDFORMER["num_heads"] = [1, 2, 2, 2, 2, 2, 1, 1]
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"channels": [4, 8, 16, 32, 64]},
     "unetplusplus": {"features": [4, 4, 8, 16, 32, 4]},
@@ -31,6 +41,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "dynunet": {"filters": [4, 8, 16, 32, 32]},
     "mednext": {"init_filters": 4},
     "stunet": {"channels": [2, 4, 4, 4, 4, 4], "depth": 1},
+    "medformer": MEDFORMER,
+    "medformer_isotropic": {**MEDFORMER, "attentions": [0, 1, 1, 2, 2, 1, 0, 0]},
     "nnformer": {"channels": 8, "num_heads": [1, 1, 2, 2], "windows": [2, 2, 4, 2]},
 }
 
@@ -123,14 +135,21 @@ class TestSets:
         ("swin_unetr_v2", 72.76),
         ("stunet", 58.16),
         ("nnformer", 149.3),
+        ("medformer", 21.83),
+        ("medformer_isotropic", 39.59),
+        ("universal", 62.60),
+        ("mulmodseg", 62.60),
     ],
 )
 def test_baseline_has_as_many_parameters_as_the_authors(name: str, millions: float) -> None:
     """For one image channel and sixteen output channels."""
     parser = merged("train.yaml", f"baseline_{name}.yaml")
     parser["out_channels"], parser["roi_size"] = 16, [96, 96, 96]
+    if name in READING:
+        parser.update({"bundle_root": str(CONFIGS.parent), "network_def#text_encoder": None})
+        parser["network_def#text_width"] = 512 if name in ("universal", "mulmodseg") else 768
     # Swin UNETR computes its drop rates from a tensor, which a device without data cannot.
-    with torch.device("cpu" if name.startswith("swin") else "meta"):
+    with torch.device("cpu" if name.startswith("swin") or name in READING else "meta"):
         network = parser.get_parsed_content("network_def")
     digits = 1 if millions > 100 else 2
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, digits) == millions
@@ -139,7 +158,10 @@ def test_baseline_has_as_many_parameters_as_the_authors(name: str, millions: flo
 def norms_and_size(*names: str, **options: Any) -> tuple[set[str], int]:
     parser = merged("train.yaml", *names)
     parser.update({"out_channels": 16, "roi_size": [96, 96, 96], **options})
-    with torch.device("cpu" if "swin" in names[0] else "meta"):
+    if any(name in names[0] for name in READING):
+        parser.update({"bundle_root": str(CONFIGS.parent), "network_def#text_encoder": None})
+        parser["network_def#text_width"] = 8
+    with torch.device("cpu" if any(name in names[0] for name in ("swin", *READING)) else "meta"):
         network = parser.get_parsed_content("backbone" if names[0].startswith("backbone") else "network_def")
     norms = {type(module).__name__ for module in network.modules() if "Norm" in type(module).__name__}
     return norms, sum(p.numel() for p in network.parameters())
@@ -150,7 +172,7 @@ class TestNorm:
     def test_bears_batches_of_one_patch(self, overlay: str) -> None:
         norms, _ = norms_and_size(overlay)
         assert norms
-        assert norms <= {"InstanceNorm3d", "GroupNorm", "LayerNorm"}
+        assert norms <= {"InstanceNorm3d", "InstanceNorm1d", "GroupNorm", "LayerNorm", "ChannelNorm"}
 
     @pytest.mark.parametrize(
         "overlay", [f"{kind}_{name}.yaml" for kind in ("backbone", "baseline") for name in ("unet", "unetr")]
@@ -164,6 +186,7 @@ class TestNorm:
 
 DEEPLY_SUPERVISED = [(f"baseline_{name}.yaml", {"deep_supervision": True}) for name in ("stunet", "nnformer")]
 VARIANTS = [(overlay, {}) for overlay in OVERLAYS] + DEEPLY_SUPERVISED
+VARIANTS += [("baseline_medformer.yaml", {"auxiliary_head": True}), ("baseline_universal.yaml", {"own_loss": True})]
 
 
 @pytest.mark.slow

@@ -52,12 +52,11 @@ def run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: 
     return layer.output(layer.intermediate(attended), attended)
 
 
-def read_config(checkpoint: str) -> BertConfig:
-    """Read the configuration of a BERT from a folder or the hub.
+def read_settings(checkpoint: str) -> dict[str, Any]:
+    """Read what stands in the configuration of a text encoder in a folder or on the hub.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is of another architecture.
     """
     try:
         config, _ = PreTrainedConfig.get_config_dict(checkpoint)
@@ -67,6 +66,17 @@ def read_config(checkpoint: str) -> BertConfig:
             "weights, tokenizer) nor a model that could be downloaded. Check the path, or download the "
             f"model where there is a network and give its folder. ({first_lines(error)})"
         ) from error
+    return config
+
+
+def read_config(checkpoint: str) -> BertConfig:
+    """Read the configuration of a BERT from a folder or the hub.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is of another architecture.
+    """
+    config = read_settings(checkpoint)
     # BERT checkpoints older than the key do without it; the check of the weights still stands.
     kind = config.get("model_type", "bert")
     if kind != "bert":

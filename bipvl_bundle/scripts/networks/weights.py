@@ -20,7 +20,8 @@ from scripts.trust.digests import add_digest, check_digest
 
 logger = logging.getLogger(__name__)
 
-BATCH_STATISTICS = ("running_mean", "running_var")
+NO_PARAMETERS = ("running_mean", "running_var", "frozen_texts")
+"""How the names of numbers end that no training changes: statistics of batch norms, vectors of a frozen encoder."""
 RECORD = "record"
 """The attribute of a state dict that holds what is known of the model; torch.load keeps it, `dict()` does not."""
 
@@ -135,6 +136,6 @@ def in_half(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
 
 
 def count_parameters(state: Mapping[str, Tensor]) -> int:
-    """Count the floating-point numbers of a state dict without running statistics of batch norms."""
-    counted = {name: value for name, value in state.items() if not name.endswith(BATCH_STATISTICS)}
+    """Count the floating-point numbers of a state dict, without ``NO_PARAMETERS``."""
+    counted = {name: value for name, value in state.items() if not name.endswith(NO_PARAMETERS)}
     return sum(value.numel() for value in counted.values() if value.is_floating_point())

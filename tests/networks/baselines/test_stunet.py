@@ -86,10 +86,6 @@ class TestBlock:
 
 
 class TestForward:
-    @pytest.fixture
-    def image(self):
-        return torch.randn(2, 1, 64, 32, 32, generator=torch.Generator().manual_seed(0))
-
     @pytest.mark.parametrize("deep_supervision", [False, True])
     def test_contract(self, keeps_the_contract, image, deep_supervision):
         torch.manual_seed(0)

@@ -132,13 +132,11 @@ class NNFormer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
         rates = _rates(drop_path, 2 * (STAGES - 1))
         self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
-        decoder_heads = decoder_heads or num_heads[:-1]
-        settings = [(width, h, *rest) for (width, _, *rest), h in zip(settings, decoder_heads, strict=False)]
-        for setting in reversed(settings):  # the highest rates belong to the highest resolution
-            width, heads, window, _ = setting
+        for n in reversed(range(STAGES - 1)):  # the highest rates belong to the highest resolution
+            width, heads, window = widths[n], (decoder_heads or num_heads)[n], self.windows[n]
             self.up.append(nn.Sequential(ChannelNorm(2 * width), nn.ConvTranspose3d(2 * width, width, 2, stride=2)))
             skip = SkipAttentionBlock(width, heads, (window,) * 3, rates.pop(0))
-            self.decoder.append(nn.ModuleList([skip, _block(*setting, 1, rates.pop(0))]))
+            self.decoder.append(nn.ModuleList([skip, _block(width, heads, window, shifts[n], 1, rates.pop(0))]))
         patch = cast("tuple[int, int, int]", tuple(patch_size))
         headed = widths[: STAGES - 1 if deep_supervision else 1]
         self.heads = nn.ModuleList(nn.ConvTranspose3d(width, out_channels, patch, stride=patch) for width in headed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -34,7 +35,8 @@ class SkipWindowAttention(nn.Module):
         self.key_value = nn.Linear(channels, 2 * channels)
         position = WindowAttention(channels, num_heads, self.window)  # its table of biases and its index are right
         self.bias_table = nn.Parameter(position.relative_position_bias_table.detach())
-        self.register_buffer("bias_index", position.relative_position_index)
+        self.bias_index: Tensor
+        self.register_buffer("bias_index", cast(Tensor, position.relative_position_index))
         self.project = nn.Linear(channels, channels)
 
     def forward(self, upsampled: Tensor, skip: Tensor) -> Tensor:
