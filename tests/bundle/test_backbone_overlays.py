@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 BACKBONES = ("swin_unetr_small", "swin_unetr_v2", "unet", "unetplusplus", "unetr")
 # Baselines that are built here, in scripts/networks/baselines; the second ones read words.
 OWN = ("stunet", "nnformer", "medformer", "medformer_isotropic")
-READING = ("universal", "mulmodseg")
+READING = ("universal", "mulmodseg", "zept", "cat")
 BASELINES = ("unet", "unetplusplus", "dynunet", "mednext", "unetr", "swin_unetr", "swin_unetr_v2", *OWN, *READING)
 OVERLAYS = [
     *(f"backbone_{name}.yaml" for name in BACKBONES),
@@ -82,6 +82,10 @@ class TestSets:
         files = ["train.yaml", "dataset_amos22.yaml", f"backbone_{name}.yaml", "baseline_backbone.yaml"]
         assert check_config([str(CONFIGS / name) for name in files]) == []
 
+    def test_anatomical_prompts_fit_on_top_of_cat(self) -> None:
+        files = ["train.yaml", "dataset_amos22.yaml", "baseline_cat.yaml", "cat_anatomy.yaml"]
+        assert check_config([str(CONFIGS / name) for name in files]) == []
+
     def test_backbone_before_the_data_set_is_noticed(self) -> None:
         files = ["train.yaml", "backbone_unet.yaml", "dataset_amos22.yaml"]
         problems = check_config([str(CONFIGS / name) for name in files])
@@ -139,6 +143,8 @@ class TestSets:
         ("medformer_isotropic", 39.59),
         ("universal", 62.60),
         ("mulmodseg", 62.60),
+        ("zept", 82.02),
+        ("cat", 101.8),
     ],
 )
 def test_baseline_has_as_many_parameters_as_the_authors(name: str, millions: float) -> None:
@@ -186,6 +192,7 @@ class TestNorm:
 
 DEEPLY_SUPERVISED = [(f"baseline_{name}.yaml", {"deep_supervision": True}) for name in ("stunet", "nnformer")]
 VARIANTS = [(overlay, {}) for overlay in OVERLAYS] + DEEPLY_SUPERVISED
+VARIANTS += [(f"baseline_{name}.yaml", {"alignment": True}) for name in ("zept", "cat")]
 VARIANTS += [("baseline_medformer.yaml", {"auxiliary_head": True}), ("baseline_universal.yaml", {"own_loss": True})]
 
 
@@ -214,3 +221,16 @@ def test_trains_evaluates_and_segments(
     run("inference", "inference.yaml", overlay, **shared, dataset_dir=str(trained.data / "imagesTs"))
     written = [path.name for path in (tmp_path / "runs/predictions").iterdir()]
     assert written == ["phantom_test_001_seg.nii.gz"]
+
+
+@pytest.mark.slow
+def test_anatomical_prompts_come_from_the_training(
+    run: Callable[..., None], tiny: dict[str, Any], trained: Any, tmp_path: Path
+) -> None:
+    shared = {key: value for key, value in tiny.items() if not key.startswith("backbone#")} | small("baseline_cat.yaml")
+    data = {key: value for key, value in trained.options.items() if key not in tiny} | {"max_epochs": 1}
+    run("training", "train.yaml", "baseline_cat.yaml", "cat_anatomy.yaml", **shared, **data)
+    assert torch.load(tmp_path / "models/last.pt", weights_only=True)["model"]["anatomy"].all()
+    inference = {**shared, "anatomical": True, "dataset_dir": str(trained.data / "imagesTs")}
+    run("inference", "inference.yaml", "baseline_cat.yaml", **inference)
+    assert list((tmp_path / "runs/predictions").iterdir())

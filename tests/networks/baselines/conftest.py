@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from scripts.networks.baselines.swin_features import SwinFeatures
 from scripts.networks.outputs import SupervisedOutput
+from scripts.words.codes import ClassCode
 from scripts.words.table import ConceptTable
 
 
@@ -107,3 +108,25 @@ def sixteen() -> ConceptTable:
     """Fifteen classes, with the background sixteen channels."""
     names = tuple(f"organ {n}" for n in range(15))
     return ConceptTable("CT", ("title",), names, tuple((f"The {name}.",) for name in names), reviewed=True)
+
+
+@pytest.fixture
+def tumours(table) -> ConceptTable:
+    """Two kidneys and a liver, and a tumour of the liver."""
+    code = ClassCode("SCT", "108369006", "Neoplasm", abnormal=True)
+    return ConceptTable(
+        modality="CT",
+        concepts=table.concepts,
+        classes=(*table.classes, "liver tumour"),
+        sentences=(*table.sentences, ("A lump.", "In the liver.")),
+        reviewed=True,
+        codes=(None, None, None, code),
+    )
+
+
+@pytest.fixture(scope="session")
+def published() -> tuple[ConceptTable, dict[str, tuple[str, ...]]]:
+    """Twenty-five organs and seven lesions, as in the published ZePT, with hosts; no background."""
+    names = (*(f"organ {n}" for n in range(25)), *(f"lesion {n}" for n in range(7)))
+    table = ConceptTable("CT", ("title",), names, tuple((f"The {name}.",) for name in names), reviewed=True)
+    return table, {f"lesion {n}": (f"organ {n}",) for n in range(7)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from monai.networks.nets import SwinUNETR
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class SwinFeatures(nn.Module):
         self.channels = int(embedding.out_channels)
         self.widths = tuple(self.channels * 2**n for n in (4, 3, 2, 1))
         self.divisors = (network.patch_size**5,) * 3
-        network.out = nn.Identity()
+        network.out = cast(Any, nn.Identity())
         self.network = network
 
     def forward(self, image: Tensor) -> Features:
