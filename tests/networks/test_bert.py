@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoTokenizer, BertModel
+from transformers.utils import logging as transformers_logging
 
 from scripts.networks.bert import copy_bert, embed, layers_of, load_bert, read_config, run_layer
 from scripts.networks.packing import PackedSentences
@@ -59,3 +60,11 @@ def test_copy_is_the_encoder_and_its_tokenizer(tiny_bert: Path, tmp_path: Path) 
     assert all(torch.equal(old[name], new[name]) for name in old)
     ids = [AutoTokenizer.from_pretrained(path)(SENTENCES)["input_ids"] for path in (tiny_bert, tmp_path / "copy")]
     assert ids[0] == ids[1]
+
+
+def test_a_local_folder_is_loaded_without_a_progress_bar(tiny_bert: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = read_config(str(tiny_bert))
+    capfd.readouterr()
+    load_bert(str(tiny_bert), config)
+    assert capfd.readouterr() == ("", "")
+    assert transformers_logging.is_progress_bar_enabled()

@@ -163,10 +163,8 @@ def summarise(experiment: Scored) -> list[Summary]:
     return [*(_summary(experiment, name) for name in experiment.class_names), _summary(experiment, None)]
 
 
-def paired_tests(
-    reference: Scored, others: Sequence[Scored], *, metric: str = "dice", resamples: int = 10_000, seed: int = 0
-) -> dict[str, PairedTest]:
-    """Run Wilcoxon's signed-rank test of each experiment against the reference, over the cases.
+def paired_tests(reference: Scored, others: Sequence[Scored]) -> dict[str, PairedTest]:
+    """Run Wilcoxon's signed-rank test of each experiment's DSC against the reference's, over the cases.
 
     Cases of all folds are pooled, a case's seeds averaged. Pairs without a difference are left out of the test
     and kept in the mean; without any difference p is 1. A case that holds no class has a value only where
@@ -178,7 +176,7 @@ def paired_tests(
         ValueError: an experiment has not the runs of the reference, or has scored other cases.
     """
     check_comparable([reference, *others])
-    theirs = case_values(reference, metric)
+    theirs = case_values(reference, "dice")
     found: dict[str, tuple[np.ndarray, float]] = {}
     for other in others:
         lone = [f"fold {fold} seed {number}" for fold, number in sorted(set(other.runs) ^ set(reference.runs))]
@@ -187,22 +185,22 @@ def paired_tests(
                 f"'{other.name}' cannot be tested against '{reference.name}': one of them alone has "
                 f"{', '.join(lone[:4])}. Complete both."
             )
-        mine = case_values(other, metric)
+        mine = case_values(other, "dice")
         differences = np.array([mine[case] - value for case, value in theirs.items() if case in mine])
         if len(differences):
             found[other.name] = differences, _signed_rank(differences)
     corrected = holm([p for _, p in found.values()])
     return {
-        name: PairedTest(float(d.mean()), *bootstrap_interval(d, resamples, seed), p, adjusted, len(d))
+        name: PairedTest(float(d.mean()), *bootstrap_interval(d), p, adjusted, len(d))
         for (name, (d, p)), adjusted in zip(found.items(), corrected, strict=True)
     }
 
 
-def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     """Return the 2.5th and 97.5th percentile of bootstrapped means; of one value, that value."""
     if len(values) == 1:
         return float(values[0]), float(values[0])
-    drawn = bootstrap((values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed))
+    drawn = bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0))
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 

@@ -56,6 +56,6 @@ def _without_root(id: str) -> str:
     return id.removeprefix("configuration#")
 
 
-def _brief(value: Any, longest: int = 60) -> str:
+def _brief(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    return text if len(text) <= 60 else text[:57] + "..."

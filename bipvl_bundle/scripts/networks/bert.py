@@ -6,6 +6,8 @@ and the whole against `BertModel`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedConfig
+from transformers.utils import logging as transformers_logging
 
 from scripts.messages.phrases import first_lines
 from scripts.networks.packing import PackedSentences
@@ -104,15 +107,16 @@ def load_bert(checkpoint: str, config: BertConfig) -> BertModel:
             f"The folder '{checkpoint}' holds no weights (model.safetensors or pytorch_model.bin). Copy the "
             "whole model folder, or set `pretrained: false` to start from random weights."
         )
-    loaded: Any = BertModel.from_pretrained(
-        checkpoint,
-        config=config,
-        add_pooling_layer=False,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
+    with _progress_of_downloads_alone(checkpoint):
+        loaded: Any = BertModel.from_pretrained(
+            checkpoint,
+            config=config,
+            add_pooling_layer=False,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     bert, report = loaded
     wrong: dict[str, list[str]] = {
         "missing": sorted(report["missing_keys"]),
@@ -126,6 +130,19 @@ def load_bert(checkpoint: str, config: BertConfig) -> BertModel:
                 "complete BERT checkpoint that matches its config.json."
             )
     return bert
+
+
+@contextmanager
+def _progress_of_downloads_alone(checkpoint: str) -> Iterator[None]:
+    """Hide transformers' bar over the weights of a local folder, which are read in a moment."""
+    shown = transformers_logging.is_progress_bar_enabled() and Path(checkpoint).is_dir()
+    if shown:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def new_bert(config: BertConfig) -> BertModel:

@@ -10,8 +10,6 @@ from typing import Any
 
 import yaml
 
-SUFFIXES = (".json", ".yaml", ".yml")
-
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that raises an error at a duplicate key, where YAML would keep the last."""
