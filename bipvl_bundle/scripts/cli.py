@@ -38,6 +38,7 @@ _FUNCTIONS = {  # module of `scripts`, and function in it
     "picture": "report.command:picture",
     "prompt": "words.prompts:print_prompt",
     "release": "release.bundle:release_bundle",
+    "score_predictions": "experiments.predictions:score_predictions",
     "segment_dicom": "dicom.segment:segment_dicom",
     "write_concepts": "words.writer:write_concepts",
 }
