@@ -14,7 +14,8 @@ import yaml
 from monai.bundle import ConfigParser
 
 from scripts.configuration.check import check_config
-from scripts.words.table import ConceptTable, load_concepts
+from scripts.words.loading import load_concepts
+from scripts.words.table import ConceptTable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
 TEXTS = ("text_clinicalbert", "text_biobert", "text_pubmedbert")

@@ -33,7 +33,7 @@ output_dir: null
 metrics_dir: null
 backbone: {network: {feature_size: 12}}
 concept_table:
-  _target_: scripts.words.table.load_concepts
+  _target_: scripts.words.loading.load_concepts
   path: "@concepts_file"
   text_format: "@text_format"
 train:

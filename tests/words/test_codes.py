@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from scripts.words.codes import ClassCode
-from scripts.words.table import ConceptTable, load_concepts
+from scripts.words.loading import load_concepts
+from scripts.words.table import ConceptTable
 
 KIDNEY = {"scheme": "SCT", "value": "64033007", "meaning": "Kidney", "modifier": "left"}
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.words.table import ConceptTable, load_concepts
+from scripts.words.loading import load_concepts
+from scripts.words.table import ConceptTable
 
 TABLE = """
 modality: MR

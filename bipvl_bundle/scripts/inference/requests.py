@@ -1,4 +1,4 @@
-"""Inference requests of an annotation server: other words for one image, and samples for an uncertainty score."""
+"""Inference requests of an annotation server: other words and classes for one image, samples for an uncertainty."""
 
 from __future__ import annotations
 
@@ -14,30 +14,54 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from scripts.data.logits import PROBABILITIES
-from scripts.words.lines import KEY, read_edits
+from scripts.words.checks import find_name
+from scripts.words.lines import words_text
+from scripts.words.requested import requested_table
 from scripts.words.table import ConceptTable
 
-__all__ = ["RequestInferer", "RequestedWordsd"]
+__all__ = ["RequestInferer", "RequestedWordsd", "request_options"]
 
 logger = logging.getLogger(__name__)
 
-WORDS = "words"
-"""Where a request's words stand in the metadata of its image: {class: {concept: sentence}}."""
+WORDS = "words of "
+"""How the name of an option begins that holds the words of a class."""
+FURTHER = "further classes"
+CLASSES = "classes"
+REQUEST = "requested words"
+"""Where the table of a request stands in the metadata of its image."""
+RESULT = "result"
+"""The entry of a case that MONAI Label hands to the client beside the mask."""
+
+
+def request_options(concepts: ConceptTable, **options: str) -> dict[str, str]:
+    """Return the options that MONAI Label lists for the model, by name.
+
+    "words of <class>": the words of a class, as one line. "classes": which are to be segmented, between semicolons,
+    labels 1, 2, ...; empty for all. "further classes": "<name> = <words>", one a line, classes that the table does not
+    have.
+
+    Args:
+        concepts: the table that the network reads.
+        options: further options; MONAI Label also puts the texts of a request here, in the place of the table's.
+    """
+    words = {f"{WORDS}{class_name}": words_text(concepts, class_name) for class_name in concepts.classes}
+    return {**words, CLASSES: "", FURTHER: "", **options}
 
 
 class RequestedWordsd(MapTransform):
-    """Transform that moves the words of a request into the image's metadata, for `RequestInferer`.
+    """Transform that moves the words and classes of a request into the image's metadata, for `RequestInferer`.
 
     MONAI Label gives a request's options to the transforms, as entries beside the image, and only the image to the
-    inferer. The words travel in its metadata, so that they hold for this image and no other. A case without such
-    options is handed on as it is.
+    inferer. The words travel in its metadata, so that they hold for this image and no other. Where they change which
+    classes there are, the case also gets what the client is told beside the mask: the label of each class, and which
+    classes the table does not have. A case without such options is handed on as it is.
 
     Args:
         keys: the image, a MetaTensor.
         concepts: the table that the network reads.
 
     Raises:
-        ValueError: words of an unknown class, or words that cannot be read, as for `read_edits`.
+        ValueError: options that cannot be read, as for `requested_table`.
     """
 
     def __init__(self, keys: KeysCollection, concepts: ConceptTable) -> None:
@@ -46,12 +70,34 @@ class RequestedWordsd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
-        options = {name: text for name, text in case.items() if isinstance(name, str) and name.startswith(KEY)}
-        edits = read_edits(self.concepts, {name.removeprefix(KEY): text for name, text in options.items()})
-        if edits:
+        options = {str(name): value for name, value in case.items()}
+        words = {name.removeprefix(WORDS): text for name, text in options.items() if name.startswith(WORDS)}
+        further = _further(options.get(FURTHER) or "")
+        classes = [name.strip() for name in str(options.get(CLASSES) or "").split(";") if name.strip()]
+        for name in words:
+            self._check_known(name)
+        table = requested_table(self.concepts, {**words, **further}, classes or None)
+        if table is not self.concepts:
             for key in self.keys:
-                case[key].meta[WORDS] = edits
+                case[key].meta[REQUEST] = table
+        if table.classes != self.concepts.classes:
+            unseen = [name for name in table.classes if name not in self.concepts.classes]
+            case[RESULT] = {"classes": {name: n for n, name in enumerate(table.classes, 1)}, "not learnt": unseen}
         return case
+
+    def _check_known(self, name: str) -> None:
+        find_name(name, self.concepts.classes, "class", self.concepts.source)
+
+
+def _further(text: str) -> dict[str, str]:
+    """Read '<name> = <words>', one class a line."""
+    found = {}
+    for line in filter(str.strip, text.splitlines()):
+        name, sign, words = line.partition("=")
+        if not sign or not name.strip() or not words.strip():
+            raise ValueError(f"'{FURTHER}' has the line '{line.strip()[:60]}'; expected '<name> = <words>'.")
+        found[name.strip()] = words.strip()
+    return found
 
 
 class RequestInferer(Inferer):
@@ -66,35 +112,24 @@ class RequestInferer(Inferer):
 
     Args:
         inferer: does the work, such as a sliding window.
-        concepts: the table that the network reads.
-        words: other words for all images, by class: {concept: sentence}, or a text that `read_edits` reads.
         softmax: probabilities are a softmax where classes exclude each other, else a sigmoid.
 
     Raises:
-        ValueError: words that cannot be read; at a call, words for a network that reads none.
+        ValueError: at a call, words for a network that reads none; other classes for one with a channel for each.
     """
 
-    def __init__(
-        self,
-        inferer: Callable[..., Any],
-        concepts: ConceptTable,
-        *,
-        words: Mapping[str, str | Mapping[str, str]] | None = None,
-        softmax: bool = True,
-    ) -> None:
+    def __init__(self, inferer: Callable[..., Any], *, softmax: bool = True) -> None:
         super().__init__()
         self.inferer = inferer
-        self.concepts = concepts.replace_sentences(read_edits(concepts, words or {}))
-        self.edited = self.concepts.sentences != concepts.sentences
         self.softmax = softmax
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run the wrapped inferer on images B x in_channels x H x W x D and return its result."""
-        edits = inputs.meta.get(WORDS, {}) if isinstance(inputs, MetaTensor) else {}
+        requested = inputs.meta.get(REQUEST) if isinstance(inputs, MetaTensor) else None
         sampled = isinstance(network, nn.Module) and network.training
         network = _sampler(network) if sampled else network
-        if edits or self.edited:
-            network = _reading(network, self.concepts.replace_sentences(edits))
+        if requested is not None:
+            network = _reading(network, requested)
         logits = self.inferer(inputs, network, *args, **kwargs)
         return self._sample(logits) if sampled else logits
 

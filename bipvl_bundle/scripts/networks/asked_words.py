@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,11 @@ from scripts.networks.packing import PackedSentences
 from scripts.networks.text_encoder import StagedTextEncoder
 from scripts.words.questions import Question
 from scripts.words.sentences import same_sentences
+from scripts.words.table import ConceptTable
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_SHARE = 0.5  # of the words of a class, above which a text encoder is said not to know them
 
 
 class AskedWords(nn.Module):
@@ -44,3 +51,18 @@ class AskedWords(nn.Module):
         }
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)
+
+
+def warn_of_unknown_words(table: ConceptTable, encoder: StagedTextEncoder) -> None:
+    """Warn of classes described in words that the text encoder does not know, as in another language."""
+    for name, row in zip(table.classes, table.sentences, strict=True):
+        share = encoder.unknown_share(row)
+        if share > UNKNOWN_SHARE:
+            logger.warning(
+                "The text encoder '%s' does not know %.0f%% of the words of '%s', as in '%s'. They say nothing to it: "
+                "write them in its language, or choose another `text_encoder`.",
+                encoder.checkpoint,
+                100 * share,
+                name,
+                row[0],
+            )

@@ -9,7 +9,7 @@ from typing import cast
 from einops import rearrange
 from torch import Tensor, nn
 
-from scripts.networks.asked_words import AskedWords
+from scripts.networks.asked_words import AskedWords, warn_of_unknown_words
 from scripts.networks.backbones.base import FusableBackbone
 from scripts.networks.bifusion import TOKEN_BUDGET, BiFusion
 from scripts.networks.class_embedding import (
@@ -164,6 +164,7 @@ class BiPVLSeg(nn.Module):
                 f"{list(concepts.classes)}. With `head: channels` words can be edited, classes cannot: train a network "
                 "for them, or one with `head: words`."
             )
+        warn_of_unknown_words(concepts, self.text_encoder)
         self.concepts = concepts
         self.asked = self._ask(Question.whole(concepts))
         if self.word_head is None:
@@ -197,8 +198,13 @@ class BiPVLSeg(nn.Module):
         Args:
             concepts: the table of the training labels.
             questions: with the head "words", draws what each training step asks for; None asks for everything.
+
+        Raises:
+            ValueError: with the head "words", two classes have the same words.
         """
         self.questions = questions
+        if self.word_head is not None:
+            concepts.check_told_apart()
         self.memory.learn(concepts)
         if self.word_head is not None and not self.word_head.centre.any():
             states = self._read_words(self._ask(Question.whole(concepts))).detach()

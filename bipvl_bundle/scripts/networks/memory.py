@@ -62,7 +62,8 @@ class WordMemory:
         """Load the record of a checkpoint and compare it with the present table.
 
         Raises:
-            ValueError: the checkpoint has another head; or a channel for each of other classes than the table's.
+            ValueError: the checkpoint has another head; or a channel for each of other classes than the table's; or
+                two classes of the table have the same words, where kernels are made of them.
         """
         content = json.loads(bytes(state.tolist()).decode())
         head = content.get("head", "channels")  # which older files do not say
@@ -75,6 +76,7 @@ class WordMemory:
             _check_classes(content["classes"], table)
             edited = content["digest"] != table.digest
         else:
+            table.check_told_apart()
             self._take_over(content, table)
             rows = dict(zip(table.classes, table.sentences, strict=True))
             edited = any(list(row) != self.learnt[name] for name, row in rows.items() if name in self.learnt)

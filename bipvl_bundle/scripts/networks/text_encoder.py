@@ -91,6 +91,12 @@ class StagedTextEncoder(nn.Module):
             )
         return tokens["input_ids"], mask
 
+    def unknown_share(self, sentences: Sequence[str]) -> float:
+        """Return which share of the words' tokens the vocabulary does not have ([UNK]), from 0 to 1."""
+        tokens = self.tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
+        flat = [token for sentence in tokens for token in sentence]
+        return flat.count(self.tokenizer.unk_token_id) / max(1, len(flat))
+
     def embed(self, sentences: PackedSentences) -> Tensor:
         """Embed the tokens of packed sentences; returns 1 x T x D."""
         return embed(self.embeddings, sentences)

@@ -9,10 +9,10 @@ from scripts.trust.parsing import hint
 from scripts.words.checks import check_text, find_name, normalised, tidy
 from scripts.words.table import ConceptTable
 
-__all__ = ["KEY", "displayed_words", "read_edits", "words_text"]
+__all__ = ["Words", "read_edits", "read_fields", "words_text"]
 
-KEY = "words of "
-"""How the name of an option begins that holds the words of a class."""
+Words = str | Mapping[str, str]
+"""The words of a class: a line of text, or {concept: sentence}."""
 
 _FIELD = re.compile(r"\s*(?P<field>[^:;]+?)\s*:\s*(?P<start>.*)", re.DOTALL)
 
@@ -25,17 +25,7 @@ def words_text(table: ConceptTable, class_name: str) -> str:
     return "; ".join(f"{concept}: {sentence}" for concept, sentence in zip(table.concepts, row, strict=True))
 
 
-def displayed_words(concepts: ConceptTable, **options: str) -> dict[str, str]:
-    """Return the options that MONAI Label lists for the model: 'words of <class>' with their text, per class.
-
-    Args:
-        concepts: the table that the network reads.
-        options: further ones; MONAI Label also puts the texts of a request here, in the place of the table's.
-    """
-    return {**{f"{KEY}{class_name}": words_text(concepts, class_name) for class_name in concepts.classes}, **options}
-
-
-def read_edits(table: ConceptTable, words: Mapping[str, str | Mapping[str, str]]) -> dict[str, dict[str, str]]:
+def read_edits(table: ConceptTable, words: Mapping[str, Words]) -> dict[str, dict[str, str]]:
     """Return the sentences that differ from the table's, as {class: {concept: sentence}}.
 
     Args:
@@ -67,6 +57,26 @@ def _read_text(table: ConceptTable, class_name: str, text: str) -> dict[str, str
         return {}
     if len(table.concepts) == 1:
         return {table.concepts[0]: text}
+    return _complete(table, where, _split(table, where, text))
+
+
+def read_fields(table: ConceptTable, where: str, text: str) -> dict[str, str]:
+    """Read '<concept>: <sentence>; ...' with any of a table's concepts; a text without one is the first concept's.
+
+    Args:
+        table: whose concepts they are.
+        where: what to call the text in errors.
+        text: one line.
+
+    Raises:
+        ValueError: a concept that is unknown or given twice, or a text that is empty.
+    """
+    check_text(tidy(text), where)
+    named = any(_FIELD.fullmatch(part) for part in text.split(";"))
+    return _split(table, where, text) if named else {table.concepts[0]: text}
+
+
+def _split(table: ConceptTable, where: str, text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     concept = ""
     for part in text.split(";"):
@@ -80,7 +90,7 @@ def _read_text(table: ConceptTable, class_name: str, text: str) -> dict[str, str
         else:
             concept = name
             found[concept] = field["start"]
-    return _complete(table, where, found)
+    return found
 
 
 def _concept(table: ConceptTable, name: str) -> str | None:

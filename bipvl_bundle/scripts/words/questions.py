@@ -28,8 +28,8 @@ class Question:
 
     @classmethod
     def whole(cls, table: ConceptTable) -> Question:
-        """Return a question for all classes of a table, in its order and words."""
-        kept = tuple((True,) * len(table.concepts) for _ in table.classes)
+        """Return a question for all classes of a table, in its order and words; a repeated sentence counts once."""
+        kept = tuple(tuple(text not in row[:k] for k, text in enumerate(row)) for row in table.sentences)
         return cls(tuple(range(len(table.classes))), table.sentences, kept)
 
 

@@ -18,8 +18,8 @@ _WORD = re.compile(r"\w(?:\S*\w)?")  # with what stands inside of it: T1-weighte
 
 
 def aggregate(row: Sequence[str]) -> str:
-    """Join sentences as '<First>: <second>; <third>; ... .', lower-casing all but proper capitals."""
-    head, *rest = (sentence.rstrip(" .") for sentence in row)
+    """Join different sentences as '<First>: <second>; <third>; ... .', lower-casing all but proper capitals."""
+    head, *rest = (sentence.rstrip(" .") for sentence in dict.fromkeys(row))
     return f"{head}: {'; '.join(_decapitalised(part) for part in rest)}." if rest else f"{head}."
 
 

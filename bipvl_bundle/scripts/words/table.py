@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,18 +18,15 @@ from scripts.words.checks import (
     check_entry,
     check_keys,
     check_names,
-    check_pair,
-    check_seed,
     check_text,
     find_name,
+    normalised,
     read_alternatives,
     read_yaml,
     tidy,
 )
 from scripts.words.codes import ClassCode, read_code
 from scripts.words.sentences import aggregate, name_sentence, same_sentences, shuffle_words
-
-logger = logging.getLogger(__name__)
 
 FORMATS = ("fixed", "aggregated", "name")
 
@@ -244,49 +240,21 @@ class ConceptTable:
             alternatives=tuple(self.alternatives_of(row) for row in rows),
         )
 
+    def check_told_apart(self) -> None:
+        """Check that no two classes have the same words, which would give them one mask.
+
+        Raises:
+            ValueError: two have; the message names them.
+        """
+        found: dict[tuple[str, ...], str] = {}
+        for name, row in zip(self.classes, self.sentences, strict=True):
+            other = found.setdefault(tuple(map(normalised, row)), name)
+            if other != name:
+                raise ValueError(
+                    f"{self.source}: '{other}' and '{name}' have the same words, so that nothing tells them apart. "
+                    "Write down what differs, such as the location."
+                )
+
     def shuffled(self, seed: int) -> ConceptTable:
         """Return the table with all its words mixed at random; see `shuffle_words`."""
         return replace(self, sentences=shuffle_words(self.sentences, seed), alternatives=())
-
-
-def load_concepts(
-    path: str | Path,
-    text_format: str = "fixed",
-    *,
-    leave_out: str | None = None,
-    shuffle_seed: int | None = None,
-    swap: Sequence[str] | None = None,
-) -> ConceptTable:
-    """Load the table of a file in one of the formats of Table 2, for a configuration; see `ConceptTable`.
-
-    What follows is for ablations, done in this order, and logged where it puts wrong words to a class.
-
-    Args:
-        path: the table's file.
-        text_format: one of ``FORMATS``.
-        leave_out: a concept to do without, before the format is made of the rest.
-        shuffle_seed: deals all words anew at random by this seed.
-        swap: two classes whose words are exchanged. Meant for a trained model, whose checkpoint then warns
-            of other sentences: a network that reads would find each of the two where the other is described.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no concept table, or an option does not fit it.
-    """
-    table = ConceptTable.load(path)
-    if leave_out is not None:
-        if text_format == "name":
-            raise ValueError(
-                f"`leave_out` ({leave_out!r}) changes nothing where `text_format` is 'name': no concept is read. "
-                "Set one of them back to its default."
-            )
-        table = table.without(leave_out)
-    table = table.as_format(text_format)
-    if shuffle_seed is not None:
-        table = table.shuffled(check_seed(shuffle_seed))
-        logger.warning("The words of %s are shuffled at random (`shuffle_seed` %d).", table.source, shuffle_seed)
-    if swap is not None:
-        first, second = check_pair(swap)
-        table = table.swapped(first, second)
-        logger.warning("The words of '%s' and '%s' in %s are exchanged (`swap`).", first, second, table.source)
-    return table
