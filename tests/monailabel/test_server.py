@@ -92,9 +92,35 @@ class TestWords:
         shown = {name: value for name, value in options.items() if name.startswith("words of ")}
         assert np.array_equal(voxels(server.infer("case_0", **shown)), voxels(server.infer("case_0")))
 
+    def test_of_another_class_give_its_mask(self, server: Any, options: dict[str, Any], table: ConceptTable) -> None:
+        left, right = "left kidney", "right kidney"
+        exchanged = {f"words of {left}": options[f"words of {right}"], f"words of {right}": options[f"words of {left}"]}
+        before, after = voxels(server.infer("case_0")), voxels(server.infer("case_0", **exchanged))
+        numbers = list(range(len(table.classes) + 1))
+        i, j = (table.classes.index(name) + 1 for name in (left, right))
+        numbers[i], numbers[j] = j, i
+        assert {i, j} & set(np.unique(before)), "nothing to exchange"
+        assert np.array_equal(np.asarray(numbers)[before], after)
+
+    def test_under_a_new_name_give_the_same_mask(
+        self, server: Any, options: dict[str, Any], table: ConceptTable
+    ) -> None:
+        classes = "; ".join("x" if name == "liver" else name for name in table.classes)
+        asked = {"further classes": f"x = {options['words of liver']}", "classes": classes}
+        assert np.array_equal(voxels(server.infer("case_0", **asked)), voxels(server.infer("case_0")))
+
+    def test_of_some_classes_come_with_their_labels(self, server: Any) -> None:
+        params = {"result_extension": ".nii.gz", "classes": "liver; x", "further classes": "x = location: In front."}
+        path = f"/infer/{server.model}?image=case_0&output=json"
+        told = json.loads(server.form(path, "POST", "params", json.dumps(params).encode()))
+        told = told.get("params", told)
+        assert told["label_names"] == {"liver": 1, "x": 2}
+        assert told["not learnt"] == ["x"]
+
     @pytest.mark.parametrize(
         ("option", "text", "message"),
         [
+            ("classes", "livr", "`classes` asks for 'livr', which has no words"),
             ("words of liver", "shape: A wedge.", "The text for 'liver' lacks 'title'"),
             ("words of liver", "", "The text for 'liver' is empty"),
             ("words of liver", "shap: A wedge.", "unknown concept 'shap'; did you mean 'shape'"),

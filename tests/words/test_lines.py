@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from scripts.words.lines import displayed_words, read_edits, words_text
+from scripts.words.lines import read_edits, read_fields, words_text
 from scripts.words.table import ConceptTable
 
 
@@ -19,14 +19,6 @@ class TestText:
 
     def test_one_concept_is_a_sentence_alone(self, single: ConceptTable) -> None:
         assert words_text(single, "liver") == "Liver in a CT image."
-
-    def test_every_class_is_an_option(self, table: ConceptTable) -> None:
-        options = displayed_words(table, result_dtype="uint8")
-        assert list(options) == ["words of right kidney", "words of left kidney", "words of liver", "result_dtype"]
-        assert options["words of liver"] == "shape: A wedge.; location: Top right."
-
-    def test_the_text_of_a_request_is_in_the_place_of_the_tables(self, table: ConceptTable) -> None:
-        assert displayed_words(table, **{"words of liver": "x"})["words of liver"] == "x"
 
 
 class TestReading:
@@ -81,6 +73,22 @@ class TestReading:
     ) -> None:
         with pytest.raises(ValueError, match=message):
             read_edits(table, {label: content})
+
+
+class TestFields:
+    def test_some_of_the_concepts_are_enough(self, table: ConceptTable) -> None:
+        assert read_fields(table, "x", "Location: below; left.") == {"location": "below; left."}
+
+    def test_a_sentence_alone_is_the_first_concepts(self, table: ConceptTable) -> None:
+        assert read_fields(table, "x", "A disc; thin.") == {"shape": "A disc; thin."}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [(" ", "x is empty"), ("colour: red", "x has an unknown concept 'colour'"), ("shape: a; shape: b", "twice")],
+    )
+    def test_what_cannot_be_read(self, table: ConceptTable, text: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            read_fields(table, "x", text)
 
 
 def test_words_that_are_no_mapping(table: ConceptTable) -> None:

@@ -24,7 +24,7 @@ from guard.digests import check_digest  # the bundle's, put here by start.sh
 
 logger = logging.getLogger(__name__)
 
-WORDS = "words of "  # scripts.words.lines.KEY of the bundle
+ASKED = ("words of ", "classes", "further classes")  # how options of scripts.inference.requests of the bundle begin
 OUTCOME = "fine_tuning.json"  # scripts.training.fine_tuning.OUTCOME of the bundle
 FAILURES = "failures.csv"
 ONE_AT_A_TIME = threading.RLock()
@@ -61,9 +61,12 @@ class Inference(BundleInferTask):
         alone.bundle_config = ConfigParser(copy.deepcopy(self.bundle_config.get()))
         # The words of a request are read where they come with the image; no configuration need hold them.
         options = getattr(self, "displayable_configs", {})
-        alone.displayable_configs = {name: value for name, value in options.items() if not name.startswith(WORDS)}
+        alone.displayable_configs = {name: value for name, value in options.items() if not name.startswith(ASKED)}
         with ONE_AT_A_TIME:
-            return super(Inference, alone).__call__({**self.config(), **request}, callbacks)
+            file, answer = super(Inference, alone).__call__({**self.config(), **request}, callbacks)
+        if "classes" in answer:  # other ones than the model lists
+            answer["label_names"] = answer.pop("classes")
+        return file, answer
 
     def run_pre_transforms(self, data: Any, transforms: Sequence[Callable[..., Any]]) -> Any:
         try:
