@@ -10,7 +10,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from scripts.release.bundle import release_bundle
-from scripts.release.figures import RECORD, SCORES, Figures
+from scripts.release.figures import READING, RECORD, SCORES, Figures
 from scripts.whole_file import digest_of
 from scripts.words.table import ConceptTable
 
@@ -67,6 +67,7 @@ def figures(weights: Path, words: Path, tmp_path_factory: pytest.TempPathFactory
     rows = [f"{case},{name},0.9,2.0,0.8,False,False,10,10\n" for case in "ab" for name in classes]
     rows[len(classes)] = f"b,{classes[0]},0,nan,0,True,False,9,0\n"
     (folder / SCORES).write_text(HEAD + "".join(rows))
+    (folder / READING).write_text("The words decide.\n\n| wording | DSC |\n| --- | --- |\n| right words | 0.900 |\n")
     Figures(folder, "test", 2.0, digest_of(weights), "float16").record()
     assert (folder / RECORD).is_file()
     return folder

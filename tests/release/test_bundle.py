@@ -179,6 +179,9 @@ class TestMonai:
         record = json.loads((out / "docs/figures.json").read_text())
         assert record["precision"] == "float16"  # the weights were rounded to it before
         assert len((out / "docs/metrics_per_case.csv").read_text().splitlines()) == 1 + 2 * 8
+        table = (out / "docs/reading.md").read_text()
+        assert "| meaningless words |" in table.replace("  ", " ")
+        assert table in (out / "README.md").read_text()
         assert not list(out.rglob("__pycache__"))
         path = describe(weights=str(out / "models/model.pt"), figures=str(out / "docs"))
         again = release_bundle(str(path), str(tmp_path / "again"))
@@ -203,6 +206,20 @@ class TestPages:
             links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
             assert links
             assert all((page.parent / link).is_file() for link in links)
+
+    def test_reading_test_stands_in_the_card_and_its_verdict_in_the_description(
+        self, bundle: Path, figures: Path
+    ) -> None:
+        verdict = (figures / "reading.md").read_text().splitlines()[0]
+        assert f"## Does it read?\n\n{verdict}\n\n| wording | DSC |" in (bundle / "README.md").read_text()
+        facts = json.loads((bundle / "configs/metadata.json").read_text())
+        assert facts["description"] == f"Segments what it can. {verdict}"
+
+    def test_without_a_reading_test_the_card_says_so(self, describe: Describe, figures: Path, tmp_path: Path) -> None:
+        for name in ("figures.json", "metrics_per_case.csv"):
+            (tmp_path / name).write_bytes((figures / name).read_bytes())
+        out = release_bundle(str(describe(figures=str(tmp_path))), str(tmp_path / "out"))
+        assert "## Does it read?\n\nNot tested." in (out / "README.md").read_text()
 
     def test_card_has_a_header_for_the_hub(self, bundle: Path) -> None:
         _, header, page = (bundle / "README.md").read_text().split("---\n", 2)

@@ -14,10 +14,11 @@ import yaml
 from monai.bundle import ConfigParser
 
 from scripts.networks.bert import copy_bert
+from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.networks.weights import in_half, read_checkpoint, read_weights, record_of, write_weights
 from scripts.release.card import card, front_matter
 from scripts.release.description import BUNDLE_ROOT, Release, load_release
-from scripts.release.figures import SCORES, Figures, measure, read_figures
+from scripts.release.figures import READING, SCORES, Figures, measure, measure_reading, read_figures
 from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
 from scripts.release.metadata import metadata
 from scripts.release.reach import reached_files
@@ -28,7 +29,7 @@ from scripts.trust.plain import require_name
 from scripts.whole_file import digest_of
 
 FILE_LIMIT = 25_000_000  # bytes, of a file in the Model Zoo's repository
-OVERLAYS = ("evaluate.yaml", "multi_gpu_train.yaml", "multi_gpu_evaluate.yaml", "exported.yaml")
+OVERLAYS = ("evaluate.yaml", "reading.yaml", "multi_gpu_train.yaml", "multi_gpu_evaluate.yaml", "exported.yaml")
 # The workflow that reads infer.json: it alone knows where that file lies, and hands itself to no expression of it.
 CALLERS = "(frame.f_locals.get('self') for frame, _ in traceback.walk_stack(None))"
 WORKFLOW = f"next(caller for caller in {CALLERS} if isinstance(caller, monai.bundle.ConfigWorkflow))"
@@ -46,8 +47,8 @@ def release_bundle(
     """Write a self-contained bundle of one data set and one trained model.
 
     With `dataset_dir` the new bundle scores its model, once in full and once in half precision; half precision is kept
-    if it changes no printed score. Without it, the description names the weights and the scores of an earlier release,
-    which must belong to each other.
+    if it changes no printed score. Then a BiPVL-Seg is tested on whether it reads its words. Without `dataset_dir`, the
+    description names the weights and the figures of an earlier release, which must belong to each other.
 
     Args:
         description: YAML file such as configs/releases/hippocampus.yaml
@@ -81,6 +82,9 @@ def release_bundle(
         else:
             options = _split(parsers["train.yaml"], dataset_dir, evaluate_on)
             figures = _measured(draft, source, scratch, options)
+            if isinstance(network, BiPVLSeg):
+                print("testing whether it reads ...")
+                measure_reading(draft, draft / "models/model.pt", figures.folder, options=options)
         _write_pages(draft, release, parsers["train.yaml"], figures)
         _write_large_files(draft, release)
         if target.exists():
@@ -213,6 +217,8 @@ def _write_pages(draft: Path, release: Release, parser: ConfigParser, figures: F
     (draft / "README.md").write_text(front_matter(release, figures, table.modality) + page, encoding="utf-8")
     (docs / "data_license.txt").write_text(release.data_license + "\n", encoding="utf-8")
     shutil.copyfile(figures.folder / SCORES, docs / SCORES)
+    if figures.reading():
+        shutil.copyfile(figures.folder / READING, docs / READING)
     replace(figures, folder=docs).record()
 
 

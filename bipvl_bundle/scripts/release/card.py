@@ -64,6 +64,7 @@ def card(
         table="\n".join(
             markdown(["class", *(title for _, title in METRICS.values()), "missed", "cases"], figures.rows())
         ),
+        reading="\n".join(figures.reading()) or "Not tested.",
         table_name=f"{dataset_name}.yaml",
         dataset_name=dataset_name,
         reviewed="reviewed by a reader who knows the anatomy"

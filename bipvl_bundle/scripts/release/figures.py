@@ -18,6 +18,7 @@ from scripts.whole_file import digest_of
 
 RECORD = "figures.json"
 SCORES = "metrics_per_case.csv"
+READING = "reading.md"
 METRICS = {"dice": (100.0, "DSC (%)"), "hd95_mm": (1.0, "HD95 (mm)"), "nsd": (100.0, "NSD (%)")}
 
 
@@ -54,6 +55,11 @@ class Figures:
         """Return mean DSC and NSD (0 to 1) and HD95 (mm) without undefined ones."""
         mean = self.summaries()[-1].mean
         return {metric: round(mean[metric], 4) for metric in METRICS if not math.isnan(mean[metric])}
+
+    def reading(self) -> list[str]:
+        """Return the lines of the reading test, its verdict first; none where it was not made."""
+        file = self.folder / READING
+        return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
     def record(self) -> None:
         """Write beside the scores which weights and split they belong to."""
@@ -108,20 +114,40 @@ def measure(bundle: Path, weights: Path, folder: Path, *, precision: str, option
     Raises:
         RuntimeError: the evaluation failed; the end of what it said is in the message.
     """
-    places = {"bundle_root": bundle, "ckpt_path": weights, "metrics_dir": folder, "output_dir": folder}
+    _run("evaluating", "evaluate.yaml", bundle, weights, folder, {**options, "metrics_dir": str(folder)})
+    return Figures(folder, options["evaluate_on"], options["nsd_tolerance"], digest_of(weights), precision)
+
+
+def measure_reading(bundle: Path, weights: Path, folder: Path, *, options: Mapping[str, Any]) -> None:
+    """Write `reading.md` and `reading.csv` to a folder, with a released bundle's own train.yaml and reading.yaml.
+
+    Args:
+        bundle: the released folder.
+        weights: the file to test.
+        folder: where the report goes.
+        options: as for `measure`.
+
+    Raises:
+        RuntimeError: the test failed; the end of what it said is in the message.
+    """
+    options = {name: value for name, value in options.items() if name != "nsd_tolerance"}
+    _run("reading", "reading.yaml", bundle, weights, folder, {**options, "reading_dir": str(folder)})
+
+
+def _run(run_id: str, overlay: str, bundle: Path, weights: Path, folder: Path, options: Mapping[str, Any]) -> None:
+    places = {"bundle_root": bundle, "ckpt_path": weights, "output_dir": folder}
     arguments = {
         **options,
         **{name: str(path) for name, path in places.items()},
-        "config_file": [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")],
+        "config_file": [str(bundle / "configs" / name) for name in ("train.yaml", overlay)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "arguments.json"
     file.write_text(json.dumps(arguments), encoding="utf-8")
-    command = [sys.executable, "-B", "-m", "monai.bundle", "run", "evaluating", "--args_file", str(file)]
+    command = [sys.executable, "-B", "-m", "monai.bundle", "run", run_id, "--args_file", str(file)]
     done = subprocess.run(command, cwd=bundle, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"The released bundle could not be evaluated:\n{(done.stdout + done.stderr)[-3000:]}")
-    return Figures(folder, options["evaluate_on"], options["nsd_tolerance"], digest_of(weights), precision)
+        raise RuntimeError(f"The released bundle failed at `{run_id}`:\n{(done.stdout + done.stderr)[-3000:]}")
 
 
 def _cell(summary: Summary, metric: str) -> str:

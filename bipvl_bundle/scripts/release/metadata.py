@@ -29,7 +29,7 @@ def metadata(release: Release, parser: ConfigParser, table: ConceptTable, figure
         "version": release.version,
         "changelog": dict(release.changelog),
         "name": release.name,
-        "description": release.description,
+        "description": " ".join([release.description, *figures.reading()[:1]]),
         "data_source": release.data_source,
         "image_classes": release.image_classes or f"{table.modality}, prepared as in train.yaml",
         "label_classes": ", ".join(f"{value} {name}" for value, name in enumerate(channels, int(not softmax))),
