@@ -25,6 +25,7 @@ TABLES = sorted((CONFIGS / "concepts").glob("*.yaml"))
 # What train.yaml and inference.yaml call alike and yet set differently.
 MEANT_TO_DIFFER = {
     "dataset_dir": "training reads a data set in the Decathlon's layout, inference a file or a folder",
+    "ckpt_dir": "training writes to the folder of its run, inference reads the model that comes with the bundle",
     "sw_overlap": "validation during training trades accuracy for time",
     "initialize": "training seeds and makes its data, inference loads the model",
     "run": "each runs what it is there for",
@@ -277,5 +278,5 @@ class TestPaperRecipe:
 @pytest.mark.parametrize("name", DATASETS)
 def test_overlay_leaves_both_entry_files_alike(name: str) -> None:
     train, inference = merged("train.yaml", name).get(), merged("inference.yaml", name).get()
-    # An overlay of a data set gives the folder of that set to both.
-    assert differing(train, inference) == set(MEANT_TO_DIFFER) - {"dataset_dir"}
+    # An overlay of a data set gives the folders of that set to both.
+    assert differing(train, inference) == set(MEANT_TO_DIFFER) - {"dataset_dir", "ckpt_dir"}

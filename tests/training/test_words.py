@@ -97,6 +97,7 @@ def messages(epochs: Sequence[dict[str, float]], caplog: pytest.LogCaptureFixtur
         engine.state.metrics = dict(epochs[engine.state.epoch - 1])
 
     WarnOfCollapse().attach(engine)
+    caplog.clear()
     with caplog.at_level("INFO", logger="scripts.training.words"):
         engine.run([0], max_epochs=len(epochs))
     return [(record.levelname, record.getMessage()) for record in caplog.records]
@@ -120,6 +121,15 @@ def test_warns_once_a_collapse_and_tells_when_it_is_over(caplog: pytest.LogCaptu
 def test_embeddings_that_are_both_one_are_both_named(caplog: pytest.LogCaptureFixture) -> None:
     ((_, message),) = messages([aligned(1.0, 0.99)], caplog)
     assert "texts (1.000) and image features (0.990)" in message
+
+
+def test_an_alignment_that_is_still_forming_is_not_missed(caplog: pytest.LogCaptureFixture) -> None:
+    one = aligned(1.0, 1.0)
+    assert messages([one, *[aligned(0.5, 0.5)] * 9], caplog) == []
+    ((_, message),) = messages([one] * 10, caplog)
+    assert "Epoch 3: the alignment has collapsed" in message
+    (_, message), _ = messages([aligned(0.5, 0.5), one, *[aligned(0.5, 0.5)] * 8], caplog)
+    assert "Epoch 2" in message
 
 
 @pytest.mark.parametrize("metrics", [{}, {"train_loss": 1.0}, aligned(-0.9, 0.97)])

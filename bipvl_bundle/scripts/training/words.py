@@ -89,11 +89,14 @@ class WarnOfCollapse:
 
     Args:
         limit: mean cosine between the embeddings of different classes above which they count as one.
+        forming: share of the epochs in which an alignment that was never there yet is not missed.
     """
 
-    def __init__(self, limit: float = 0.98) -> None:
+    def __init__(self, limit: float = 0.98, forming: float = 0.2) -> None:
         self.limit = limit
+        self.forming = forming
         self.collapsed = False
+        self.was_there = False
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
@@ -101,6 +104,9 @@ class WarnOfCollapse:
     def __call__(self, engine: Engine) -> None:
         metrics = engine.state.metrics
         alike = [f"{side} ({metrics[name]:.3f})" for name, side in SIDES.items() if metrics.get(name, 0.0) > self.limit]
+        self.was_there = self.was_there or not alike
+        if not self.was_there and engine.state.epoch <= self.forming * (engine.state.max_epochs or 0):
+            return
         if alike and not self.collapsed:
             logger.warning(
                 "Epoch %s: the alignment has collapsed. Different classes have the same %s (mean cosine): the words no "
