@@ -20,11 +20,12 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.data.cases import fingerprints
 from scripts.data.datalist import training_items
+from scripts.data.fingerprints import fingerprints
 from scripts.networks.weights import record_of
 from scripts.training.engines import LossTerms
 from scripts.trust.digests import check_digest
+from scripts.whole_file import digest_of
 from scripts.words.table import ConceptTable
 
 Run = Callable[..., None]
@@ -65,13 +66,18 @@ class TestTraining:
 
     def test_writes_nothing_but_models_and_logs(self, trained: Any) -> None:
         assert {path.name for path in trained.folder.iterdir()} == {"data", "models", "runs"}
-        assert {path.name for path in (trained.folder / "models").iterdir()} == {"model.pt", "last.pt"}
+        assert {path.name for path in (trained.folder / "models").iterdir()} == {"model.pt", "last.pt", "plan.json"}
 
     def test_best_model_is_a_flat_state_dict_and_knows_its_cases(self, trained: Any) -> None:
         content = load(trained.best)
         assert all(isinstance(value, torch.Tensor) for value in content.values())
         assert set(content) == set(load(trained.last)["model"])
-        assert record_of(content) == {"trained_on": fingerprints(training_items(trained.data, 0, 2))}
+        record = record_of(content)
+        assert record["trained_on"] == fingerprints(training_items(trained.data, 0, 2))
+        assert record["plan"]["spacing"] == [8.0, 8.0, 8.0]
+        assert record["written"]["spacing"] == [4.0, 6.0, 8.0]  # of train.yaml, which an option changed
+        assert record["plan_sha256"] == digest_of(trained.folder / "models/plan.json")
+        assert record["images"]["has_air"]
         assert all(check_digest(path) for path in (trained.best, trained.last))
 
     def test_last_state_holds_the_whole_run(self, trained: Any) -> None:
@@ -171,6 +177,30 @@ class TestAnotherFold:
         failing_run(ValueError, "on other cases: 3 of its 3 are none of the 3", "training", "train.yaml", **options)
         assert (tmp_path / "models/last.pt").read_bytes() == trained.last.read_bytes()
         assert not (tmp_path / "models/model.pt").exists()
+
+
+class TestModelsOwnSettings:
+    def test_need_not_be_repeated(
+        self, run: Run, trained: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        repeated = ("spacing", "roi_size", "backbone#network#depths")
+        options = {key: value for key, value in trained.options.items() if key not in repeated}
+        with caplog.at_level("INFO"):
+            run("evaluating", "train.yaml", "evaluate.yaml", **options, ckpt_path=str(trained.best))
+        assert "Used as the model was trained: " in caplog.text
+        assert (tmp_path / "runs/metrics/metrics_per_case.csv").is_file()
+
+    def test_are_not_contradicted(self, failing_run: Callable[..., BaseException], trained: Any) -> None:
+        options = {**trained.options, "ckpt_path": str(trained.best), "spacing": [6.0, 6.0, 6.0]}
+        message = r"trained with spacing = \[8.0, 8.0, 8.0\]; this run has \[6.0, 6.0, 6.0\]"
+        failing_run(ValueError, message, "evaluating", "train.yaml", "evaluate.yaml", **options)
+
+    def test_start_from_a_model_that_has_seen_the_validation_cases(
+        self, failing_run: Callable[..., BaseException], trained: Any
+    ) -> None:
+        options = {**trained.options, "start_from": str(trained.best), "fold": 1}
+        message = r"was trained on 3 of the 3 cases to score.*--start_weights#unseen"
+        failing_run(ValueError, message, "training", "train.yaml", **options)
 
 
 class TestFolderOfAnotherRun:

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from scripts.data.cases import fingerprints
+from scripts.data.fingerprints import fingerprints
 from scripts.networks.weights import read_checkpoint, record_of
 from scripts.training.checkpoints import BestModel
 from scripts.training.fine_tuning import OUTCOME, StartingModel, is_saved_as

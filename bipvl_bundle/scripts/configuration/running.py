@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 from monai.bundle.scripts import create_workflow
 from monai.utils import ensure_tuple
 
-__all__ = ["running_files", "running_workflow"]
+__all__ = ["running_files", "running_options", "running_workflow"]
 
 
 def running_workflow() -> ConfigWorkflow | None:
@@ -28,6 +28,13 @@ def running_files() -> tuple[str, ...]:
     calls = (variables for code, variables in _calling_frames() if code is create_workflow.__code__)
     files = next((variables["config_file"] for variables in calls), None)
     return ensure_tuple(files) if files else ()
+
+
+def running_options() -> frozenset[str]:
+    """Return the keys of the configuration that options of `monai.bundle.run` set, of nested ones the outermost."""
+    calls = (variables for code, variables in _calling_frames() if code is create_workflow.__code__)
+    options: dict[str, Any] = next((variables["kwargs"] for variables in calls), {})
+    return frozenset(str(key).replace("::", "#").split("#")[0] for key in options)
 
 
 def _calling_frames() -> Iterator[tuple[Any, dict[str, Any]]]:

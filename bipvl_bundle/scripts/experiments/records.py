@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from scripts.experiments.description import BUNDLE_ROOT
 from scripts.whole_file import write_text
-
-PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -32,11 +28,6 @@ def code_digest() -> str:
     for path in sorted((BUNDLE_ROOT / "scripts").rglob("*.py")):
         found.update(path.relative_to(BUNDLE_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide a result."""
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
 
 
 def differences(old: Any, new: Any, id: str = "") -> Iterator[str]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from monai.bundle import ComponentLocator, ConfigParser
 
+from scripts.configuration.plan import versions
 from scripts.data.cases import Item, case_of, files_of
 from scripts.data.splits import require_fold
 from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
-from scripts.experiments.records import code_digest, differences, digest, versions, write_json
+from scripts.experiments.records import code_digest, differences, digest, write_json
 from scripts.whole_file import digest_of
 
 CONFIGURATION = "configuration.json"

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from scripts.configuration.plan import plan_of
 from scripts.networks.bert import copy_bert
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.networks.weights import in_half, read_checkpoint, read_weights, record_of, write_weights
@@ -72,7 +73,8 @@ def release_bundle(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{release.name}_") as folder:
         draft, scratch = Path(folder) / release.name, Path(folder) / "figures"
-        parsers = {entry: flatten(release, entry) for entry in ENTRIES}
+        record = record_of(read_checkpoint(source, quiet=True))
+        parsers = {entry: flatten(release, entry, record) for entry in ENTRIES}
         network = parsers["train.yaml"].get_parsed_content("network_def")
         load_model(network, source)
         _write_configs(draft, release, parsers)
@@ -181,12 +183,19 @@ def _recorded(release: Release, weights: Path, draft: Path) -> Figures:
         )
     figures = read_figures(BUNDLE_ROOT / release.figures, weights)
     target = draft / "models/model.pt"
-    write_weights(read_weights(weights), target, record_of(read_checkpoint(weights, quiet=True)))
+    write_weights(read_weights(weights), target, _record(weights, draft))
     return replace(figures, weights_sha256=digest_of(target))  # of the same weights, whatever they were wrapped in
 
 
+def _record(weights: Path, draft: Path) -> dict[str, Any]:
+    """Return what the model's file knows, with the plan as the new bundle has it, and no path of the training."""
+    known = record_of(read_checkpoint(weights, quiet=True))
+    plan = plan_of(ConfigParser.load_config_file(draft / "configs/train.yaml"))
+    return {**{key: value for key, value in known.items() if key != "written"}, "plan": plan}
+
+
 def _measured(draft: Path, source: Path, scratch: Path, options: dict[str, Any]) -> Figures:
-    state, record = read_weights(source), record_of(read_checkpoint(source, quiet=True))
+    state, record = read_weights(source), _record(source, draft)
     full = scratch / "float32.pt"
     write_weights(state, full, record)
     print("scoring the weights as they are ...")

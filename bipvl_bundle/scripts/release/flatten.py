@@ -13,6 +13,7 @@ from monai.bundle.utils import merge_kv
 
 from scripts.configuration.check import check_config
 from scripts.configuration.lint import lint
+from scripts.configuration.plan import follow
 from scripts.release.description import BUNDLE_ROOT, Release
 
 ENTRIES = ("train.yaml", "inference.yaml")
@@ -27,14 +28,16 @@ PRIVATE = {
 }
 
 
-def flatten(release: Release, entry: str) -> ConfigParser:
+def flatten(release: Release, entry: str, record: Mapping[str, Any] | None = None) -> ConfigParser:
     """Return the configuration of an entry file merged with the release's overlays and options.
 
-    What they change in the other entry file alone is left out.
+    What they change in the other entry file alone is left out. What they leave at its default is as the model was
+    trained, if its file says so (`record`).
 
     Raises:
         FileNotFoundError: an overlay does not exist.
-        ValueError: an option is of a machine, or the configuration has a problem; all problems are listed.
+        ValueError: an option is of a machine, or contradicts the model's training, or the configuration has a
+            problem; all problems are listed.
     """
     private = sorted(key for key in release.options if _root(key) in PRIVATE)
     if private:
@@ -50,6 +53,10 @@ def flatten(release: Release, entry: str) -> ConfigParser:
     for key, value in (pair for layer in layers for pair in layer.items()):
         if _root(key) not in foreign:
             merge_kv(parser, ReferenceResolver.normalize_id(key), value)
+    plan = (record or {}).get("plan", {})
+    if plan:
+        defaults, stated = ConfigParser.load_config_file(BUNDLE_ROOT / "configs" / entry), map(_root, release.options)
+        follow(parser, plan, written=(record or {}).get("written", {}), defaults=defaults, stated=set(stated))
     problems += [text for _, text in lint(ConfigParser(copy.deepcopy(parser.get())))] if not problems else []
     if problems:
         raise ValueError(f"The configuration of {release.name} has problems:\n" + "\n".join(problems))

@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
-from scripts.data.cases import require_unseen_by_model
+from scripts.data.fingerprints import require_unseen_by_model
 from scripts.messages.phrases import first_lines
 from scripts.networks.weights import model_state, read_checkpoint, record_of, save_atomically, write_weights
 from scripts.training.distributed import unwrap
@@ -26,6 +26,7 @@ def load_model(
     path: str | Path,
     device: str | torch.device = "cpu",
     unseen: Sequence[dict[str, Any]] = (),
+    option: str = "load_weights",
 ) -> nn.Module:
     """Load the weights of a trained model into a network; raises an error if one is missing.
 
@@ -33,6 +34,7 @@ def load_model(
         network: on any device.
         path: a model's file (`write_weights`), or one whose key ``model`` holds a state dict, as `last.pt`.
         unseen: cases that it must not have been trained on, as far as the file knows (`BestModel`).
+        option: of the configuration, by which `unseen` is given.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -41,7 +43,7 @@ def load_model(
     """
     path = Path(path)
     state = read_checkpoint(path, device)
-    require_unseen_by_model(record_of(state).get("trained_on", ()), unseen, f"The checkpoint {path}")
+    require_unseen_by_model(record_of(state).get("trained_on", ()), unseen, f"The checkpoint {path}", option)
     try:
         unwrap(network).load_state_dict(model_state(state))
     except RuntimeError as error:
@@ -59,12 +61,19 @@ class BestModel:
     Args:
         network: what to save, see `write_weights`.
         path: usually ``models/model.pt``.
-        trained_on: `fingerprints` of the training cases, in the file's record under that key. Those of a model that
-            the training has started from are not among them.
+        trained_on: `fingerprints` of the training cases, in the file's record under that key.
+        record: what else the file is to know, such as `training_record`.
     """
 
-    def __init__(self, network: nn.Module, path: str | Path, trained_on: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str | Path,
+        trained_on: Sequence[str] = (),
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         self.network = network
+        self.record = dict(record or {})
         self.path = Path(path)
         self.trained_on = list(trained_on)
         self.best = float("-inf")
@@ -83,8 +92,8 @@ class BestModel:
     def save(self) -> None:
         """Save the network whatever its score; of several processes the first one saves."""
         if idist.get_rank() == 0:
-            record = {"trained_on": self.trained_on} if self.trained_on else {}
-            write_weights(unwrap(self.network).state_dict(), self.path, record)
+            seen = {"trained_on": self.trained_on} if self.trained_on else {}
+            write_weights(unwrap(self.network).state_dict(), self.path, {**self.record, **seen})
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "file": self.path.name}

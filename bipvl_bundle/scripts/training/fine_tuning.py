@@ -19,7 +19,7 @@ from monai.engines import Evaluator
 from torch import nn
 from torch.utils.data import Subset
 
-from scripts.data.cases import fingerprint
+from scripts.data.fingerprints import is_among
 from scripts.networks.weights import model_state, read_checkpoint, record_of
 from scripts.training.checkpoints import BestModel, load_model
 from scripts.training.distributed import unwrap
@@ -100,7 +100,7 @@ class StartingModel:
             return None
         seen.update(record_of(read_checkpoint(self.in_use, quiet=True)).get("trained_on", ()))
         dataset: Any = loader.dataset  # type: ignore[union-attr]
-        unseen = [index for index, item in enumerate(dataset.data) if fingerprint(item) not in seen]
+        unseen = [index for index, item in enumerate(dataset.data) if not is_among(item, seen)]
         if not unseen:
             return None
         try:

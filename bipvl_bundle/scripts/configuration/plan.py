@@ -1,0 +1,107 @@
+"""The plan of a model: the settings of its training that whoever uses it must share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+from monai.bundle import ConfigParser, ReferenceResolver
+
+from scripts.configuration.lint import walk_ids
+
+PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
+ROOTS = ("network_def", "preprocessing_transforms", "roi_size", "softmax")
+"""The plan is these settings of a configuration and all that they refer to."""
+PLACES = {"bundle_root", "dataset_dir", "device", "ckpt_dir", "output_dir", "swap"}
+WORDS = {"dataset_name", "concepts_file", "concept_table", "text_format", "text_encoder", "leave_out", "shuffle_seed"}
+"""A model may be used with other words, which its own memory judges: stated otherwise they are no contradiction."""
+
+
+def plan_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plan of a merged configuration as plain data, expressions as they are written."""
+    wanted, found = list(ROOTS), {}
+    while wanted:
+        key = wanted.pop()
+        if key in config and key not in found and key not in PLACES:
+            found[key] = config[key]
+            wanted += _references(config[key])
+    return _plain(found)
+
+
+def _references(value: Any) -> Iterator[str]:
+    texts = [text for _, text in walk_ids(value) if isinstance(text, str)]
+    texts += [value] if isinstance(value, str) else []
+    for text in texts:
+        for id in ReferenceResolver.match_refs_pattern(text):
+            yield ReferenceResolver.split_id(id)[0]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a result."""
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def follow(
+    parser: ConfigParser,
+    plan: Mapping[str, Any],
+    *,
+    written: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    stated: Collection[str] = (),
+    free: Collection[str] = (),
+) -> list[str]:
+    """Set what a configuration leaves at its defaults to what the model was trained with; return those keys.
+
+    Args:
+        parser: of the configuration, which is changed.
+        plan: of the model.
+        written: what the training's files had where an option on the command line changed it.
+        defaults: the entry file alone.
+        stated: keys that the command line of this run sets.
+        free: keys that may differ.
+
+    Raises:
+        ValueError: a setting is neither a default, nor what the training's files had, nor the model's own.
+    """
+    changed = []
+    for key, value in plan.items():
+        if key in free or (key in ("dataset_name", "concepts_file") and "prepare_data" in parser):
+            continue  # scored cases are those that this run names
+        now = _plain(parser.get(key))
+        if now == value:
+            continue
+        left = key not in stated and (now is None or now in (written.get(key), _plain(defaults.get(key))))
+        if left:
+            changed.append(key)
+        elif key not in WORDS:
+            id, trained, found = next(_differences(value, now, key))
+            raise ValueError(
+                f"The model was trained with {id} = {_brief(trained)}; this run has {_brief(found)}. Leave it out, and "
+                f"the model's own is used, or correct it. To differ on purpose: --not_as_trained \"['{key}']\""
+            )
+    for key in changed:
+        parser[key] = plan[key]
+    if changed:
+        parser.parse(reset=True)
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _differences(old: Any, new: Any, id: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            if old.get(key) != new.get(key):
+                yield from _differences(old.get(key), new.get(key), f"{id}#{key}")
+    else:
+        yield id, old, new
+
+
+def _brief(value: Any, longest: int = 160) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -1,0 +1,98 @@
+"""What a model's file tells of its training, and runs that follow it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from monai.bundle import ConfigParser
+
+from scripts.configuration.plan import follow, plan_of, versions
+from scripts.configuration.running import running_files, running_options, running_workflow
+from scripts.data.cases import Item
+from scripts.data.image_kind import describe_images
+from scripts.networks.weights import read_checkpoint, record_of
+from scripts.whole_file import digest_of, write_text
+from scripts.words.table import ConceptTable
+
+logger = logging.getLogger(__name__)
+
+FILE = "plan.json"
+
+
+def training_record(folder: str | Path, concepts: ConceptTable, items: Sequence[Item] = ()) -> dict[str, Any]:
+    """Return what the model's file is to know of the running training; write all of it to `plan.json` beside it.
+
+    Args:
+        folder: of the models.
+        concepts: the words.
+        items: the training cases.
+
+    Returns:
+        ``plan`` (`plan_of`), ``written`` (what the files had where options changed it), ``words`` (classes and digest),
+        ``images`` (`describe_images`), ``versions``, ``plan_sha256`` (of `plan.json`); empty outside a
+        workflow of monai.bundle.
+    """
+    workflow = running_workflow()
+    if workflow is None:
+        return {}
+    plan, files = plan_of(workflow.parser.get()), [str(path) for path in running_files()]
+    of_files = plan_of(_merged(files)) if files else plan
+    record: dict[str, Any] = {
+        "plan": plan,
+        "written": {key: value for key, value in of_files.items() if plan.get(key) != value},
+        "words": {"classes": list(concepts.classes), "digest": concepts.digest},
+        "images": describe_images(items),
+        "versions": versions(),
+    }
+    path = Path(folder) / FILE
+    if idist.get_rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = {"command": shlex.join(sys.argv), **record, "configuration": workflow.parser.get()}
+        write_text(path, json.dumps(whole, indent=2, default=str) + "\n")
+        record["plan_sha256"] = digest_of(path)
+    return record
+
+
+def _merged(files: list[str]) -> dict[str, Any]:
+    parser = ConfigParser()
+    parser.read_config(files)
+    return parser.get()
+
+
+def follow_plan(path: str | Path, entry: str, not_as_trained: Collection[str] = ()) -> None:
+    """Let the running configuration use a model as it was trained; to be a step of ``initialize`` before others.
+
+    Args:
+        path: the model's file.
+        entry: the entry file's name, whose values count as not stated.
+        not_as_trained: keys that may differ.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or a setting contradicts it; see `follow`.
+    """
+    workflow, record = running_workflow(), record_of(read_checkpoint(path, quiet=True))
+    if workflow is None:
+        return
+    if "plan" not in record:
+        logger.info("%s does not say how it was trained: the settings of this run are used as they are.", path)
+        return
+    file = workflow.config_root_path / entry
+    defaults = ConfigParser.load_config_file(file) if file.is_file() else {}
+    changed = follow(
+        workflow.parser,
+        record["plan"],
+        written=record.get("written", {}),
+        defaults=defaults,
+        stated=running_options(),
+        free=not_as_trained,
+    )
+    if changed:
+        logger.info("Used as the model was trained: %s.", ", ".join(changed))
