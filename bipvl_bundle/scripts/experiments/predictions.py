@@ -13,10 +13,11 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImage
 
 from scripts.configuration.check import check_config
+from scripts.configuration.plan import versions
 from scripts.data.cases import Item, case_of
 from scripts.experiments.compare import PER_CASE
 from scripts.experiments.description import BUNDLE_ROOT, SPLITS, config_path
-from scripts.experiments.records import code_digest, digest, versions, write_json
+from scripts.experiments.records import code_digest, digest, write_json
 from scripts.experiments.steps import MARKER, run_folder
 from scripts.metrics import SegmentationMetricsHandler
 from scripts.trust.plain import require_name
