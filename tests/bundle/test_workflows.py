@@ -322,7 +322,7 @@ class TestInference:
         self, run: Run, trained: Any, tiny: dict[str, Any], tmp_path: Path
     ) -> None:
         self.infer(run, trained, tiny, trained.data / "imagesTr")
-        written = sorted((tmp_path / "runs/predictions").iterdir())
+        written = sorted((tmp_path / "runs/predictions").glob("*.nii.gz"))
         inputs = sorted((trained.data / "imagesTr").iterdir())
         assert [p.name for p in written] == [p.name.replace(".nii.gz", "_seg.nii.gz") for p in inputs]
         for result, source in zip(map(nib.load, written), map(nib.load, inputs), strict=True):
@@ -334,13 +334,13 @@ class TestInference:
 
     def test_one_file(self, run: Run, trained: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
         self.infer(run, trained, tiny, trained.data / "imagesTs/phantom_test_001.nii.gz")
-        assert [p.name for p in (tmp_path / "runs/predictions").iterdir()] == ["phantom_test_001_seg.nii.gz"]
+        assert [p.name for p in (tmp_path / "runs/predictions").glob("*.nii.gz")] == ["phantom_test_001_seg.nii.gz"]
 
     def test_datalist(self, run: Run, trained: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
         images = [str(trained.data / f"imagesTr/phantom_train_00{i}.nii.gz") for i in (2, 3)]
         (tmp_path / "list.json").write_text(json.dumps({"test": [{"image": image} for image in images]}))
         self.infer(run, trained, tiny, tmp_path / "list.json")
-        names = {p.name for p in (tmp_path / "runs/predictions").iterdir()}
+        names = {p.name for p in (tmp_path / "runs/predictions").glob("*.nii.gz")}
         assert names == {"phantom_train_002_seg.nii.gz", "phantom_train_003_seg.nii.gz"}
 
     def test_perfect_prediction_comes_back_in_place(
