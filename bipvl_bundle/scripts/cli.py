@@ -35,6 +35,7 @@ _FUNCTIONS = {  # module of `scripts`, and function in it
     "make_phantom": "data.phantom.dataset:make_phantom",
     "make_text_encoder": "words.encoder_maker:make_text_encoder",
     "new_dataset": "data.own.new_dataset:new_dataset",
+    "nnunet": "experiments.nnunet.command:run_nnunet",
     "picture": "report.command:picture",
     "prompt": "words.prompts:print_prompt",
     "release": "release.bundle:release_bundle",

@@ -133,4 +133,12 @@ class TestReadySets:
         assert {"table3_phantom", "table3_hippocampus", "table3_brain_structures", "table5_amos22", "head_phantom"} <= {
             path.stem for path in READY
         }
-        assert {path.stem.split("_")[0] for path in READY} == {"table1", "table2", "table3", "table5", "open", "head"}
+        assert {path.stem.split("_")[0] for path in READY} == {
+            "table1",
+            "table2",
+            "table3",
+            "table5",
+            "open",
+            "head",
+            "losses",
+        }

@@ -1,0 +1,1 @@
+"""The real nnU-Net, in an environment of its own."""
