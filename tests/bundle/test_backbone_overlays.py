@@ -219,7 +219,7 @@ def test_trains_evaluates_and_segments(
         assert {row["class"] for row in csv.DictReader(file)} == set(ConceptTable.load(words).classes)
 
     run("inference", "inference.yaml", overlay, **shared, dataset_dir=str(trained.data / "imagesTs"))
-    written = [path.name for path in (tmp_path / "runs/predictions").iterdir()]
+    written = [path.name for path in (tmp_path / "runs/predictions").glob("*.nii.gz")]
     assert written == ["phantom_test_001_seg.nii.gz"]
 
 
@@ -233,4 +233,4 @@ def test_anatomical_prompts_come_from_the_training(
     assert torch.load(tmp_path / "models/last.pt", weights_only=True)["model"]["anatomy"].all()
     inference = {**shared, "anatomical": True, "dataset_dir": str(trained.data / "imagesTs")}
     run("inference", "inference.yaml", "baseline_cat.yaml", **inference)
-    assert list((tmp_path / "runs/predictions").iterdir())
+    assert list((tmp_path / "runs/predictions").glob("*.nii.gz"))

@@ -142,7 +142,7 @@ class TestCases:
     def test_nan_in_what_is_to_be_segmented(
         self, failing_run: FailingRun, inference: dict[str, Any], tmp_path: Path
     ) -> None:
-        image = np.zeros((20, 20, 20), dtype=np.float32)
+        image = np.full((20, 20, 20), -1000, dtype=np.float32)
         image[0, 0, 0] = np.inf
         nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / "spoilt.nii.gz")
         inference["dataset_dir"] = str(tmp_path / "spoilt.nii.gz")
@@ -169,7 +169,7 @@ class TestCheckpoint:
         failing_run(ValueError, message, "inference", "inference.yaml", **inference)
 
     def test_of_another_head(self, failing_run: FailingRun, inference: dict[str, Any]) -> None:
-        message = r"trained with the head 'words'; this network has the head 'channels'\. Set `head` to words"
+        message = r'trained with head = "words"; this run has "channels"\. Leave it out'
         failing_run(ValueError, message, "inference", "inference.yaml", **{**inference, "head": "channels"})
 
     @both_ways
@@ -190,6 +190,9 @@ class TestCheckpoint:
 
     def test_of_another_network(self, failing_run: FailingRun, inference: dict[str, Any]) -> None:
         inference["backbone#network#depths"] = [1, 1, 1, 2]
+        message = r"trained with backbone#network#depths = \[1, 1, 1, 1\]; this run has \[1, 1, 1, 2\]"
+        failing_run(ValueError, message, "inference", "inference.yaml", **inference)
+        inference["not_as_trained"] = ["backbone"]
         message = r"model\.pt does not fit the network of this configuration: .*Missing key"
         failing_run(ValueError, message, "inference", "inference.yaml", **inference)
 

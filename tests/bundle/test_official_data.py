@@ -229,7 +229,7 @@ def test_from_the_official_folder_to_scores_and_label_maps(
     check_scores(tmp_path / "t/metrics_per_case.csv", name, test, classes)
 
     run("inference", "inference.yaml", overlay, **small)
-    (path,) = (tmp_path / "runs/predictions").iterdir()
+    (path,) = (tmp_path / "runs/predictions").glob("*.nii.gz")
     image, result = nib.load(test[0]["image"]), nib.load(path)
     assert path.name == Path(test[0]["image"]).name.replace(".nii", "_seg.nii")
     assert result.get_data_dtype() == np.uint8
@@ -285,7 +285,7 @@ class TestPerfectNetwork:
         folder = datalists["msd_brain"].parent
         small["dataset_dir"] = str(folder / "imagesTr")
         run("inference", "inference.yaml", "dataset_msd_brain.yaml", self.overlay(tmp_path, 4, 3), **small)
-        written = sorted((tmp_path / "runs/predictions").iterdir())
+        written = sorted((tmp_path / "runs/predictions").glob("*.nii.gz"))
         assert len(written) == len(ORIENTATIONS)
         for path, codes in zip(written, ORIENTATIONS, strict=True):
             result = nib.load(path)

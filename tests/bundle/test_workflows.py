@@ -101,7 +101,7 @@ class TestTraining:
 
     def test_text_encoder_starts_at_its_own_rate(self, trained: Any) -> None:
         starts = [group["initial_lr"] for group in load(trained.last)["optimizer"]["param_groups"]]
-        assert starts == [1e-3, 1e-3, 1e-4]
+        assert starts == [2e-3, 2e-3, 1e-4]
 
     def test_tensorboard_has_every_scalar(self, trained: Any, words: Path) -> None:
         board = EventAccumulator(str(trained.folder / "runs/tensorboard"))
@@ -123,7 +123,7 @@ class TestTraining:
         board = EventAccumulator(str(trained.folder / "runs/tensorboard"))
         board.Reload()
         logged = [event.value for event in board.Scalars("learning_rate")]
-        expected = [1e-7 + (1e-3 - 1e-7) * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
+        expected = [1e-7 + (2e-3 - 1e-7) * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
         assert logged == pytest.approx(expected, rel=1e-4)
 
     def test_best_model_is_that_of_the_best_epoch(self, trained: Any) -> None:

@@ -17,8 +17,12 @@ from scripts.data.fingerprints import require_unseen_by_model
 from scripts.messages.phrases import first_lines
 from scripts.networks.weights import model_state, read_checkpoint, record_of, save_atomically, write_weights
 from scripts.training.distributed import unwrap
+from scripts.whole_file import write_text
 
 logger = logging.getLogger(__name__)
+
+PLAN = "plan.json"
+"""The file beside a best model that tells how it was trained."""
 
 
 def load_model(
@@ -62,7 +66,8 @@ class BestModel:
         network: what to save, see `write_weights`.
         path: usually ``models/model.pt``.
         trained_on: `fingerprints` of the training cases, in the file's record under that key.
-        record: what else the file is to know, such as `training_record`.
+        record: what else the file is to know, such as `training_record`; its text under ``PLAN`` goes to a file of that
+            name beside ``path``.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class BestModel:
     ) -> None:
         self.network = network
         self.record = dict(record or {})
+        self.plan = self.record.pop(PLAN, None)
         self.path = Path(path)
         self.trained_on = list(trained_on)
         self.best = float("-inf")
@@ -94,6 +100,8 @@ class BestModel:
         if idist.get_rank() == 0:
             seen = {"trained_on": self.trained_on} if self.trained_on else {}
             write_weights(unwrap(self.network).state_dict(), self.path, {**self.record, **seen})
+            if self.plan is not None:
+                write_text(self.path.with_name(PLAN), self.plan)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "file": self.path.name}

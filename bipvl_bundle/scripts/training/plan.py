@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shlex
@@ -10,7 +11,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 from monai.bundle import ConfigParser
 
 from scripts.configuration.plan import follow, plan_of, versions
@@ -18,26 +18,23 @@ from scripts.configuration.running import running_files, running_options, runnin
 from scripts.data.cases import Item
 from scripts.data.image_kind import describe_images
 from scripts.networks.weights import read_checkpoint, record_of
-from scripts.whole_file import digest_of, write_text
+from scripts.training.checkpoints import PLAN
 from scripts.words.table import ConceptTable
 
 logger = logging.getLogger(__name__)
 
-FILE = "plan.json"
 
-
-def training_record(folder: str | Path, concepts: ConceptTable, items: Sequence[Item] = ()) -> dict[str, Any]:
-    """Return what the model's file is to know of the running training; write all of it to `plan.json` beside it.
+def training_record(concepts: ConceptTable, items: Sequence[Item] = ()) -> dict[str, Any]:
+    """Return what the model's file is to know of the running training, and all of it as the text of `plan.json`.
 
     Args:
-        folder: of the models.
         concepts: the words.
         items: the training cases.
 
     Returns:
         ``plan`` (`plan_of`), ``written`` (what the files had where options changed it), ``words`` (classes and digest),
-        ``images`` (`describe_images`), ``versions``, ``plan_sha256`` (of `plan.json`); empty outside a
-        workflow of monai.bundle.
+        ``images`` (`describe_images`), ``versions``, ``plan_sha256`` (of `plan.json`), and under ``PLAN`` that text,
+        which `BestModel` writes beside the model; empty outside a workflow of monai.bundle.
     """
     workflow = running_workflow()
     if workflow is None:
@@ -51,13 +48,9 @@ def training_record(folder: str | Path, concepts: ConceptTable, items: Sequence[
         "images": describe_images(items),
         "versions": versions(),
     }
-    path = Path(folder) / FILE
-    if idist.get_rank() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = {"command": shlex.join(sys.argv), **record, "configuration": workflow.parser.get()}
-        write_text(path, json.dumps(whole, indent=2, default=str) + "\n")
-        record["plan_sha256"] = digest_of(path)
-    return record
+    whole = {"command": shlex.join(sys.argv), **record, "configuration": workflow.parser.get()}
+    text = json.dumps(whole, indent=2, default=str) + "\n"
+    return {**record, "plan_sha256": hashlib.sha256(text.encode()).hexdigest(), PLAN: text}
 
 
 def _merged(files: list[str]) -> dict[str, Any]:

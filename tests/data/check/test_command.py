@@ -139,7 +139,7 @@ class TestWrongConfigurations:
             check("no", **options)
 
     def test_inference_has_no_data_to_check(self, bundle_root: Path) -> None:
-        with pytest.raises(ValueError, match=r"no 'fold': the first config file must be train\.yaml"):
+        with pytest.raises(ValueError, match=r"no 'num_folds': the first config file must be train\.yaml"):
             check_data(str(bundle_root / "configs/inference.yaml"), bundle_root=str(bundle_root), progress=False)
 
 

@@ -179,8 +179,10 @@ def _case_check(parser: ConfigParser) -> CaseCheck:
 
 def _plan(parser: ConfigParser) -> tuple[list[Job], Settings]:
     """Return every case with its section and held-out fold, and the settings of the configuration."""
-    if "fold" not in parser:
-        raise ValueError("There is no 'fold': the first config file must be train.yaml, whose data is to be checked.")
+    if "num_folds" not in parser:
+        raise ValueError(
+            "There is no 'num_folds': the first config file must be train.yaml, whose data is to be checked."
+        )
     parser.get_parsed_content("prepare_data")  # as a training would
     folder, fold, count, seed = (parser.get_parsed_content(k) for k in ("dataset_dir", "fold", "num_folds", "seed"))
     items = load_datalist(folder, "training", must_exist=False)
