@@ -75,10 +75,11 @@ class TrainingSampler(DistributedSampler):
     Args:
         dataset: as long on every process.
         seed: of the run.
+        shuffle: False takes the cases in their order.
     """
 
-    def __init__(self, dataset: Any, seed: int) -> None:
-        super().__init__(dataset, shuffle=True, seed=0)
+    def __init__(self, dataset: Any, seed: int, *, shuffle: bool = True) -> None:
+        super().__init__(dataset, shuffle=shuffle, seed=0)
         self.run_seed = seed
         self.set_epoch(0)
 
