@@ -158,7 +158,7 @@ class TestTraining:
         for case in ("case_0", "case_1"):
             server.submit(case, labels / f"{case}.nii.gz")
         path = f"/train/{server.model}?run_sync=true"
-        server.post(path, max_epochs=2, val_split=0.5, **self.FROM_SLICER)
+        server.post(path, max_epochs=2, val_split=0.0, **self.FROM_SLICER)  # not judged: two steps may do worse
         assert model.read_bytes() != weights
         assert model.with_name("model_1.pt").read_bytes() == weights
         assert (voxels(server.infer("case_2")) != before).any()
