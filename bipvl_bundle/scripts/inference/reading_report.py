@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.messages.tables import aligned, markdown
-from scripts.whole_file import whole_file, write_rows
+from scripts.whole_file import write_rows, write_text
 from scripts.words.wordings import Wording
 
 HEAD = ("wording", "DSC, own label", "DSC, label of the words", "classes missed")
@@ -91,8 +91,7 @@ class ReadingReport:
         """Write `reading.csv` and `reading.md`, each whole or not at all."""
         write_rows(folder / "reading.csv", self.rows())
         lines = [self.verdict(), "", *markdown(HEAD, self._cells(), numbers=True), ""]
-        with whole_file(folder / "reading.md") as part:
-            part.write_text("\n".join(lines), encoding="utf-8")
+        write_text(folder / "reading.md", "\n".join(lines))
 
     def _of(self, *kinds: str) -> list[int]:
         return [row for row, wording in enumerate(self.asked) if wording.kind in kinds]

@@ -75,7 +75,7 @@ class RequestedWordsd(MapTransform):
         further = _further(options.get(FURTHER) or "")
         classes = [name.strip() for name in str(options.get(CLASSES) or "").split(";") if name.strip()]
         for name in words:
-            self._check_known(name)
+            find_name(name, self.concepts.classes, "class", self.concepts.source)
         table = requested_table(self.concepts, {**words, **further}, classes or None)
         if table is not self.concepts:
             for key in self.keys:
@@ -84,9 +84,6 @@ class RequestedWordsd(MapTransform):
             unseen = [name for name in table.classes if name not in self.concepts.classes]
             case[RESULT] = {"classes": {name: n for n, name in enumerate(table.classes, 1)}, "not learnt": unseen}
         return case
-
-    def _check_known(self, name: str) -> None:
-        find_name(name, self.concepts.classes, "class", self.concepts.source)
 
 
 def _further(text: str) -> dict[str, str]:
