@@ -317,3 +317,16 @@ def test_two_processes_reduce_alike_and_one_writes(tmp_path: Path) -> None:
     assert results[0] == results[1]
     with (tmp_path / "eval" / "metrics_per_case.csv").open() as file:
         assert [row["case"] for row in csv.DictReader(file)] == ["one", "three", "two"]
+
+
+class TestSeveralDataSets:
+    def test_only_labelled_classes_are_scored_and_each_data_set_has_its_mean(self) -> None:
+        both = item(label_map(), label_map(), case="one", data_set="a", labelled=torch.tensor([True, True]))
+        no_slab = label_map(slab=False)
+        cubes = item(label_map(up=2), no_slab, case="two", data_set="b", labelled=torch.tensor([True, False]))
+        metrics = evaluate([both, cubes], SegmentationMetricsHandler(CLASSES, surface=False, pred_key="image"))
+        found = metrics.state.metrics
+        assert found["spurious"] == 0
+        assert found["dice_slab"] == 1
+        assert found["mean_dice_a"] == 1
+        assert found["mean_dice_b"] == pytest.approx(0.8)

@@ -88,3 +88,12 @@ def test_table_without_alternatives_keeps_its_sentences(table):
 def test_impossible_probability_raises(value):
     with pytest.raises(ValueError, match=f"`leave_out` of a question must be from 0 to 1, found {value}"):
         QuestionSampler(leave_out=value)
+
+
+def test_every_case_is_asked_for_something_that_is_labelled_in_it(table):
+    sampler = QuestionSampler(subset=1.0)
+    labelled = [(True, False, False), (False, False, True)]
+    asked = [sampler.draw(table, labelled).classes for _ in range(DRAWS)]
+    assert all({0, 2} <= set(classes) for classes in asked)
+    assert {len(classes) for classes in asked} == {2, 3}
+    assert all(len(set(classes)) == len(classes) for classes in asked)

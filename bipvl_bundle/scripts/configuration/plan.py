@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -13,19 +13,26 @@ from monai.bundle import ConfigParser, ReferenceResolver
 from scripts.configuration.lint import walk_ids
 
 PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
-ROOTS = ("network_def", "preprocessing_transforms", "roi_size", "softmax")
+NETWORK_ROOTS = ("network_def", "roi_size", "softmax")
+ROOTS = (*NETWORK_ROOTS, "preprocessing_transforms")
 """The plan is these settings of a configuration and all that they refer to."""
 PLACES = {"bundle_root", "dataset_dir", "device", "ckpt_dir", "output_dir", "swap"}
 WORDS = {"dataset_name", "concepts_file", "concept_table", "text_format", "text_encoder", "leave_out", "shuffle_seed"}
 """A model may be used with other words, which its own memory judges: stated otherwise they are no contradiction."""
 
 
-def plan_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plan of a merged configuration as plain data, expressions as they are written."""
-    wanted, found = list(ROOTS), {}
+def plan_of(config: Mapping[str, Any], roots: Sequence[str] = ROOTS, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the plan of a merged configuration as plain data, expressions as they are written.
+
+    Args:
+        config: of a training.
+        roots: the settings that the plan begins with.
+        without: settings that are left out, with what they alone refer to.
+    """
+    wanted, found = list(roots), {}
     while wanted:
         key = wanted.pop()
-        if key in config and key not in found and key not in PLACES:
+        if key in config and key not in found and key not in PLACES and key not in without:
             found[key] = config[key]
             wanted += _references(config[key])
     return _plain(found)

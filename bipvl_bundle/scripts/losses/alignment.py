@@ -55,7 +55,7 @@ class AlignmentLoss(nn.Module):
             None takes every wrong class.
         global_weight: alpha_1.
         local_weight: alpha_2.
-        present_only: whether only the classes in the patch take part, by the mask that ``forward`` is given;
+        present_only: whether only the classes in the patch take part, by the mask that ``forward`` is then to be given;
             the paper aligns all of them. A sample with fewer than two costs 0.
 
     Raises:
@@ -105,7 +105,7 @@ class AlignmentLoss(nn.Module):
 
         Args:
             output: the network's output; its embeddings and ``same_sentence`` are read.
-            present: the classes in each patch, read where ``present_only`` is set.  # B x N, bool
+            present: the classes of each sample that take part; None: all.  # B x N, bool
         """
         present = self._check(output, present)
         with no_autocast(output.vision_embeddings):
@@ -171,12 +171,12 @@ class AlignmentLoss(nn.Module):
                 "The classes have one sentence each, where only the global alignment applies, but "
                 "`global_weight` is 0. Give it a weight, or describe the classes by several concepts."
             )
-        if not self.present_only:
+        if present is None and not self.present_only:
             return torch.ones(batch, classes, dtype=torch.bool, device=vision.device)
         if present is None or tuple(present.shape) != (batch, classes):
             found = "none" if present is None else f"one of shape {tuple(present.shape)}"
             raise ValueError(
-                f"`present_only` needs the mask of the classes in each patch, of shape {(batch, classes)}; "
+                f"The mask of the classes that take part, as `present_only` needs it, has shape {(batch, classes)}; "
                 f"got {found}. Pass it to the loss, or set `present_only` to false."
             )
         return present.bool()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from scripts.losses.alignment import AlignmentLoss
 from scripts.losses.class_embedding import ClassEmbeddingLoss
+from scripts.losses.partial_labels import labelled_classes, labelled_part
 from scripts.losses.precision import no_autocast
 from scripts.losses.segmentation import SegmentationLoss
 from scripts.losses.targets import asked_target, present_classes
@@ -41,6 +42,8 @@ class BiPVLLoss(nn.Module):
         - A term that is switched off loses its 1/2 s_i too: without a loss to hold it, s_i would fall for
           ever. So does the alignment of a batch that has nothing to contrast (a single class; with
           ``present_only``, fewer than two classes in every patch).
+        - Of cases in which only some of the classes are labelled, L_1 and L_3 read these (``labelled_part``). L_2 reads
+          predictions alone.
         - A term that is left alone is taken as it is: there is nothing to balance.
 
     Args:
@@ -110,18 +113,28 @@ class BiPVLLoss(nn.Module):
 
     def _all_losses(self, output: BiPVLOutput, target: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """L_1 to L_3, those in use; the terms of the alignment; whether it had anything to contrast."""
-        losses = {"segmentation": self.segmentation(output.logits, target)}
+        losses = {"segmentation": self._segmentation(output, target)}
         if self.use_class_embedding:
             losses["class_embedding"] = self.class_embedding(output.class_map, output.logits)
         details: dict[str, Tensor] = {}
         contrasts = torch.ones((), device=self.log_variance.device)
         if self.use_alignment:
-            present = torch.ones(output.vision_embeddings.shape[:2], device=contrasts.device)
+            present = labelled_classes(output)
             if self.alignment.present_only:
                 present = present_classes(target, output.logits.shape[1], self.softmax)
             losses["alignment"], details = self.alignment(output, present)
             contrasts = present.sum(dim=-1).gt(1).any()
         return losses, details, contrasts
+
+    def _segmentation(self, output: BiPVLOutput, target: Tensor) -> Tensor:
+        """L_1, which reads of each sample what is labelled in it."""
+        labelled = output.question.labelled if output.question else None
+        if labelled is None:
+            return self.segmentation(output.logits, target)
+        samples = zip(output.logits.split(1), target.split(1), labelled, strict=True)
+        return torch.stack(
+            [self.segmentation(*labelled_part(*sample, softmax=self.softmax)) for sample in samples]
+        ).mean()
 
     def _balance(self, losses: dict[str, Tensor], contrasts: Tensor) -> tuple[Tensor, Tensor]:
         """Equation 15 over the terms in use, and the weights of all three."""

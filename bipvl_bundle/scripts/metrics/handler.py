@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scripts.geometry.grid import corner_distance
 from scripts.metrics.report import METRICS, MetricsReport, check_output_folder
-from scripts.metrics.scores import ClassScore, case_metrics
+from scripts.metrics.scores import NOT_SCORED, ClassScore, case_metrics
 
 # Headers keep affines in single precision, and resampling back accumulates rounding: grids closer than this
 # fraction of a voxel are one grid.
@@ -42,6 +42,9 @@ class SegmentationMetricsHandler(Metric):
     rank 0 also writes the two CSV files of `MetricsReport` and prints its table. Under distributed training
     all ranks see the scores of all cases; a case that a sampler repeated on two ranks counts once.
 
+    Of a case that says which classes are labelled in it, the others are not scored. Where cases name their data set,
+    the mean DSC of each stands in the metrics too.
+
     Where no case holds any class, the mean DSC is logged and given as 0: a NaN could never be beaten, and a
     model saver would keep the first checkpoint for ever.
 
@@ -59,6 +62,8 @@ class SegmentationMetricsHandler(Metric):
         label_key: key of the reference; its affine gives the size of a voxel.
         case_key: key of the case's identifier in an item of the batch; without it, the file name in the meta
             data of reference, prediction or image.
+        labelled_key: key of the mask of the N classes that says which the reference shows; without it, all.
+        data_set_key: key of the name of the case's data set, if there are several.
 
     Raises:
         ValueError: there is no class or one twice; or, for a case that the message names, prediction and
@@ -79,6 +84,8 @@ class SegmentationMetricsHandler(Metric):
         pred_key: str = "pred",
         label_key: str = "label",
         case_key: str = "case",
+        labelled_key: str = "labelled",
+        data_set_key: str = "data_set",
     ) -> None:
         self.class_names = [str(name) for name in class_names]
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
@@ -91,6 +98,8 @@ class SegmentationMetricsHandler(Metric):
         self.pred_key = pred_key
         self.label_key = label_key
         self.case_key = case_key
+        self.labelled_key = labelled_key
+        self.data_set_key = data_set_key
         super().__init__()
 
     def attach(self, engine: Engine, name: str, *args: Any, **kwargs: Any) -> None:
@@ -99,6 +108,7 @@ class SegmentationMetricsHandler(Metric):
 
     def reset(self) -> None:
         self._cases: list[tuple[str, list[ClassScore]]] = []
+        self._data_sets: dict[str, str | None] = {}
         self._scalars: dict[str, float] = {}
 
     @torch.no_grad()
@@ -126,11 +136,15 @@ class SegmentationMetricsHandler(Metric):
             nsd_tolerance=self.nsd_tolerance,
             use_subvoxels=self.use_subvoxels,
         )
+        labelled = output.get(self.labelled_key, [True] * len(scores))
+        scores = [score if shown else NOT_SCORED for score, shown in zip(scores, labelled, strict=True)]
         self._cases.append((case, scores))
+        self._data_sets[case] = output.get(self.data_set_key)
 
     def compute(self) -> float:
-        report = MetricsReport(self.class_names, _gather(self._cases))
-        self._scalars = report.scalars(METRICS if self.surface else ("dice",))
+        cases, metrics = _gather(self._cases), METRICS if self.surface else ("dice",)
+        report = MetricsReport(self.class_names, cases)
+        self._scalars = report.scalars(metrics) | self._by_data_set(cases)
         if self.output_dir is not None and idist.get_rank() == 0:
             paths = report.write(self.output_dir)
             print("", report.table(), *(f"written: {path}" for path in paths), sep="\n", flush=True)
@@ -139,6 +153,18 @@ class SegmentationMetricsHandler(Metric):
             logger.warning("No case holds any of the classes %s: the mean DSC is set to 0.", self.class_names)
             return 0.0
         return mean_dice
+
+    def _by_data_set(self, cases: list[tuple[str, list[ClassScore]]]) -> dict[str, float]:
+        """Return the mean DSC of the cases of each data set, where they are of several."""
+        owners: dict[str, str | None] = {}
+        for part in cast("list[dict[str, str | None]]", idist.all_gather(self._data_sets)):
+            owners |= part
+        names = sorted({name for name in owners.values() if name is not None})
+        parts = {name: [pair for pair in cases if owners[pair[0]] == name] for name in names}
+        return {
+            f"mean_dice_{name}": MetricsReport(self.class_names, part).scalars(("dice",))["mean_dice"]
+            for name, part in parts.items()
+        }
 
     def completed(self, engine: Engine, name: str) -> None:
         super().completed(engine, name)

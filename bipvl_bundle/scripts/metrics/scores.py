@@ -49,6 +49,10 @@ class ClassScore(NamedTuple):
         return self.voxels_reference == 0 and self.voxels_prediction == 0
 
 
+NOT_SCORED = ClassScore(math.nan, math.nan, math.nan, 0, 0)
+"""Of a class that the reference does not label: like one that is absent."""
+
+
 def surface_metrics(
     prediction: Tensor,
     reference: Tensor,

@@ -211,14 +211,19 @@ class BiPVLSeg(nn.Module):
             self.word_head.centre_on(states)
             cast(WordClassEmbedding, self.class_embedding).centre_on(states)
 
-    def forward(self, image: Tensor) -> Tensor | BiPVLOutput:
-        """Segment a batch of images (B x in_channels x H x W x D)."""
+    def forward(self, image: Tensor, labelled: Sequence[Sequence[bool]] | None = None) -> Tensor | BiPVLOutput:
+        """Segment a batch of images.
+
+        Args:
+            image: B x in_channels x H x W x D
+            labelled: in training, for each sample, which classes of the concept table its labels show; None: all
+        """
         image = image.as_subclass(Tensor)
         if self.word_head is None:
-            return self._with_channels(image)
-        return self._with_words(image, self.word_head)
+            return self._with_channels(image, labelled)
+        return self._with_words(image, self.word_head, labelled)
 
-    def _with_channels(self, image: Tensor) -> Tensor | BiPVLOutput:
+    def _with_channels(self, image: Tensor, labelled: Sequence[Sequence[bool]] | None) -> Tensor | BiPVLOutput:
         reading = Reading(self.text_path, batch=len(image), to_the_end=self.training)
         logits = self.backbone(image, reading.fuse)
         if not self.training:
@@ -226,10 +231,13 @@ class BiPVLSeg(nn.Module):
         class_map = self.class_embedding(reading.stages[-1])
         concepts = rearrange(reading.cls_states(), "b (n k) c -> b n k c", n=len(self.concepts.classes))
         vision, concepts = self.projection(class_map[:, int(self.softmax) :], concepts)
-        return BiPVLOutput(logits, class_map, vision, concepts, self.asked.same_sentence)
+        question = None if labelled is None else self._target_of(self.asked, labelled)
+        return BiPVLOutput(logits, class_map, vision, concepts, self.asked.same_sentence, question)
 
-    def _with_words(self, image: Tensor, head: WordHead) -> Tensor | BiPVLOutput:
-        asked = self._next_question()
+    def _with_words(
+        self, image: Tensor, head: WordHead, labelled: Sequence[Sequence[bool]] | None
+    ) -> Tensor | BiPVLOutput:
+        asked = self._next_question(labelled)
         reading = Reading(self.text_path, batch=len(image), to_the_end=False)
         features = self.backbone(image.flip(LEFT_TO_RIGHT) if asked.mirrored else image, reading.fuse)
         states = self._read_words(asked)
@@ -239,8 +247,14 @@ class BiPVLSeg(nn.Module):
         class_map = self.class_embedding(reading.stages[-1], states, asked.kept)
         probabilities = logits.detach().softmax(1)[:, 1:] if self.softmax else logits.detach().sigmoid()
         vision, concepts = self.projection(reading.stages, probabilities, states)
-        question = AskedClasses(asked.classes, len(self.concepts.classes), asked.mirrored)
+        question = self._target_of(asked, labelled)
         return BiPVLOutput(logits, class_map, vision, concepts, asked.same_sentence, question)
+
+    def _target_of(self, asked: AskedWords, labelled: Sequence[Sequence[bool]] | None) -> AskedClasses:
+        shown = None
+        if labelled is not None and not all(map(all, labelled)):
+            shown = tuple(tuple(bool(row[label]) for label in asked.classes) for row in labelled)
+        return AskedClasses(asked.classes, len(self.concepts.classes), asked.mirrored, shown)
 
     def features(self, image: Tensor) -> Tensor:
         """Return the backbone's output for a batch of images, fused with the context: B x C_f x H x W x D.
@@ -256,9 +270,9 @@ class BiPVLSeg(nn.Module):
             return None
         return self.word_head.kernels(self._read_words(self.asked), self.asked.kept)
 
-    def _next_question(self) -> AskedWords:
+    def _next_question(self, labelled: Sequence[Sequence[bool]] | None) -> AskedWords:
         if self.training and self.questions is not None:
-            return self._ask(self.questions.draw(self.concepts))
+            return self._ask(self.questions.draw(self.concepts, labelled))
         return self.asked
 
     def train(self, mode: bool = True) -> BiPVLSeg:

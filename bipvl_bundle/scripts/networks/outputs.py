@@ -16,11 +16,14 @@ class AskedClasses:
         classes: their rows in the concept table, in the order of the output's channels.
         num_classes: how many rows the table has; the target has a label for each.
         mirrored: whether the image was mirrored from left to right.
+        labelled: for each of the B samples, which of the N classes its labels show, where not all: an unlabelled class
+            may stand where the target has background.
     """
 
     classes: tuple[int, ...]
     num_classes: int
     mirrored: bool
+    labelled: tuple[tuple[bool, ...], ...] | None = None  # B x N
 
 
 @dataclass

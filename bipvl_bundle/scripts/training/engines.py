@@ -14,6 +14,7 @@ from monai.data import DataLoader, MetaTensor
 from monai.engines import Evaluator, Trainer, default_prepare_batch
 from torch import Tensor, nn
 
+from scripts.data.partial_labels import LABELLED
 from scripts.training.distributed import unwrap
 
 logger = logging.getLogger(__name__)
@@ -25,9 +26,15 @@ def prepare_batch(
     non_blocking: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Prepare a batch as MONAI's default does, as plain tensors: metadata slows a training step."""
+    """Prepare a batch as MONAI's default does, as plain tensors: metadata slows a training step.
+
+    Where cases say which classes are ``labelled`` in them, the network is told.
+    """
     batch = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
-    return tuple(item.as_tensor() if isinstance(item, MetaTensor) else item for item in batch)
+    image, label = (item.as_tensor() if isinstance(item, MetaTensor) else item for item in batch)
+    if LABELLED not in batchdata:
+        return image, label
+    return image, label, (), {LABELLED: batchdata[LABELLED].tolist()}
 
 
 def parameter_groups(

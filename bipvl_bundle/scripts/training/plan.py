@@ -7,13 +7,13 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-from scripts.configuration.plan import follow, plan_of, versions
+from scripts.configuration.plan import NETWORK_ROOTS, follow, plan_of, versions
 from scripts.configuration.running import running_files, running_options, running_workflow
 from scripts.data.cases import Item
 from scripts.data.image_kind import describe_images
@@ -24,25 +24,30 @@ from scripts.words.table import ConceptTable
 logger = logging.getLogger(__name__)
 
 
-def training_record(concepts: ConceptTable, items: Sequence[Item] = ()) -> dict[str, Any]:
+def training_record(
+    concepts: ConceptTable, items: Sequence[Item] = (), data_sets: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """Return what the model's file is to know of the running training, and all of it as the text of `plan.json`.
 
     Args:
         concepts: the words.
         items: the training cases.
+        data_sets: by name, the plan of the preprocessing of each, where there are several.
 
     Returns:
-        ``plan`` (`plan_of`), ``written`` (what the files had where options changed it), ``words`` (classes and digest),
-        ``images`` (`describe_images`), ``versions``, ``plan_sha256`` (of `plan.json`), and under ``PLAN`` that text,
-        which `BestModel` writes beside the model; empty outside a workflow of monai.bundle.
+        ``plan`` (`plan_of`), ``data_sets``, ``written`` (what the files had where options changed it), ``words``
+        (classes and digest), ``images`` (`describe_images`), ``versions``, ``plan_sha256`` (of `plan.json`), and under
+        ``PLAN`` that text, which `BestModel` writes beside the model; empty outside a workflow of monai.bundle.
     """
     workflow = running_workflow()
     if workflow is None:
         return {}
-    plan, files = plan_of(workflow.parser.get()), [str(path) for path in running_files()]
-    of_files = plan_of(_merged(files)) if files else plan
+    parts = {"roots": NETWORK_ROOTS, "without": ["concept_table"]} if data_sets else {}
+    plan, files = plan_of(workflow.parser.get(), **parts), [str(path) for path in running_files()]
+    of_files = plan_of(_merged(files), **parts) if files else plan
     record: dict[str, Any] = {
         "plan": plan,
+        **({"data_sets": data_sets} if data_sets else {}),
         "written": {key: value for key, value in of_files.items() if plan.get(key) != value},
         "words": {"classes": list(concepts.classes), "digest": concepts.digest},
         "images": describe_images(items),
@@ -51,6 +56,20 @@ def training_record(concepts: ConceptTable, items: Sequence[Item] = ()) -> dict[
     whole = {"command": shlex.join(sys.argv), **record, "configuration": workflow.parser.get()}
     text = json.dumps(whole, indent=2, default=str) + "\n"
     return {**record, "plan_sha256": hashlib.sha256(text.encode()).hexdigest(), PLAN: text}
+
+
+def _of_data_set(record: Mapping[str, Any], name: Any, path: str | Path) -> Mapping[str, Any]:
+    """Return how a model that has learnt from several data sets had the images of one of them preprocessed."""
+    plans = record.get("data_sets", {})
+    found = next((plan for plan in plans.values() if plan.get("dataset_name") == name), None)
+    if plans and found is None:
+        logger.warning(
+            "%s was trained on the data sets %s; images are preprocessed as this run says. To do it as for one of "
+            "them, put its overlay on the configuration.",
+            path,
+            ", ".join(plans),
+        )
+    return found or {}
 
 
 def _merged(files: list[str]) -> dict[str, Any]:
@@ -81,7 +100,7 @@ def follow_plan(path: str | Path, entry: str, not_as_trained: Collection[str] = 
     defaults = ConfigParser.load_config_file(file) if file.is_file() else {}
     changed = follow(
         workflow.parser,
-        record["plan"],
+        {**record["plan"], **_of_data_set(record, workflow.parser.get("dataset_name"), path)},
         written=record.get("written", {}),
         defaults=defaults,
         stated=running_options(),

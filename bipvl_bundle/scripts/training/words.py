@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,20 @@ def prepare_words(network: Any, swap: Sequence[str] | None = None, questions: Qu
             "checked. What they get wrong is learnt with them. Read every sentence, correct it, and set "
             "`reviewed: true` in that file.",
             table.source,
+        )
+
+
+def require_partial_labels(network: Any) -> None:
+    """Raise an error unless a network can learn from cases that label some of the classes only.
+
+    Raises:
+        ValueError: its ``forward`` takes no ``labelled``.
+    """
+    network = unwrap(network)
+    if "labelled" not in inspect.signature(network.forward).parameters:
+        raise ValueError(
+            f"{type(network).__name__} cannot learn from several data sets that label different classes: it would take "
+            "what one of them does not label for background. Train BiPVLSeg on them, or this network on one data set."
         )
 
 

@@ -65,12 +65,22 @@ class QuestionSampler:
         self.probabilities = probabilities
         self.strength = 1.0
 
-    def draw(self, table: ConceptTable) -> Question:
-        """Draw the question of one step from the classes of a table."""
+    def draw(self, table: ConceptTable, labelled: Sequence[Sequence[bool]] | None = None) -> Question:
+        """Draw the question of one step from the classes of a table.
+
+        Args:
+            table: of N classes.
+            labelled: for each of B cases, which of the N classes its labels show; None: all. Each case is asked for
+                one of them at least.
+        """
         classes = list(range(len(table.classes)))
         if self._happens("subset"):
             random.shuffle(classes)
-            classes = classes[: random.randint(max(1, len(classes) // 4), len(classes))]
+            asked = classes[: random.randint(max(1, len(classes) // 4), len(classes))]
+            for row in labelled or ():
+                if not any(row[label] for label in asked):
+                    asked.append(next(label for label in classes if row[label]))
+            classes = asked
         mirrored = self._happens("mirror")
         sentences = tuple(tuple(self._row(table, label, mirrored)) for label in classes)
         return Question(tuple(classes), sentences, self._kept(len(classes), len(table.concepts)), mirrored)
