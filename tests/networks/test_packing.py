@@ -69,3 +69,16 @@ def test_one_sentence_a_class_as_long_as_all_others(packed):
 def test_nothing_of_it_is_saved(packed):
     assert not packed.state_dict()
     assert "token_ids" in dict(packed.named_buffers())
+
+
+def test_joined_rows_hold_each_sentence_once_and_each_finds_its_tokens(packed):
+    other = PackedSentences(
+        torch.tensor([[1, 7, 0, 0], [1, 8, 9, 5]]), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]).bool()
+    )
+    joined = PackedSentences.joined(packed, other)
+    assert joined.count == 4
+    for part in (packed, other):
+        places = part.places_in(joined)
+        assert joined.token_ids[places].tolist() == part.token_ids.tolist()
+        assert joined.positions[places].tolist() == part.positions.tolist()
+        assert len(set(places.tolist())) == len(places)

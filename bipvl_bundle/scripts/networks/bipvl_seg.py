@@ -238,9 +238,10 @@ class BiPVLSeg(nn.Module):
         self, image: Tensor, head: WordHead, labelled: Sequence[Sequence[bool]] | None
     ) -> Tensor | BiPVLOutput:
         asked = self._next_question(labelled)
-        reading = Reading(self.text_path, batch=len(image), to_the_end=False)
+        context, begun = self._begin_together(asked)
+        reading = Reading(self.text_path, batch=len(image), to_the_end=False, alone=context)
         features = self.backbone(image.flip(LEFT_TO_RIGHT) if asked.mirrored else image, reading.fuse)
-        states = self._read_words(asked)
+        states = self._read_words(asked, begun)
         logits = head(features, head.kernels(states, asked.kept))
         if not self.training:
             return logits
@@ -289,13 +290,40 @@ class BiPVLSeg(nn.Module):
         """
         return self._keep("context", self.text_path.stages_alone, self._compute_alone)
 
-    def _read_words(self, asked: AskedWords) -> Tensor:
-        """The last [CLS] states of the sentences that are asked in, read without an image, n x K x D."""
+    def _begin_together(self, asked: AskedWords) -> tuple[Tensor | None, Tensor | None]:
+        """The states before the first fusion of the context and of what is asked; a sentence of both is read once."""
+        if not self.training or not self.fused_stages:
+            return None, None
+        parts, device = (self.context, asked.sentences), self.context.token_ids.device
+        both = PackedSentences.joined(*parts)
+        hidden = self._read(both.to(device), range(1, self.text_path.stages_alone + 1))
+        context, begun = (hidden.index_select(1, part.places_in(both).to(device)) for part in parts)
+        return context, begun
+
+    def _read(
+        self, sentences: PackedSentences, stages: range, hidden: Tensor | None = None, *, cls_only: bool = False
+    ) -> Tensor:
+        """Run text stages without an image, from their input or from the embeddings; 1 x T x D, packed.
+
+        With ``cls_only`` nothing but the [CLS] states of the fourth stage is read.
+        """
+        hidden = self.text_encoder.embed(sentences) if hidden is None else hidden
+        for stage in stages:
+            last = cls_only and stage == STAGES[-1]
+            hidden = self.text_encoder.run_stage(stage, hidden, sentences, cls_only=last)
+        return hidden
+
+    def _read_words(self, asked: AskedWords, begun: Tensor | None = None) -> Tensor:
+        """The last [CLS] states of the sentences that are asked in, read without an image, n x K x D.
+
+        Args:
+            asked: the sentences
+            begun: their states before the first fusion, where they are known already
+        """
 
         def compute() -> Tensor:
-            hidden = self.text_encoder.embed(asked.sentences)
-            for stage in STAGES:
-                hidden = self.text_encoder.run_stage(stage, hidden, asked.sentences, cls_only=stage == STAGES[-1])
+            first = 1 if begun is None else self.text_path.stages_alone + 1
+            hidden = self._read(asked.sentences, range(first, len(STAGES) + 1), begun, cls_only=True)
             return rearrange(asked.sentences.cls(hidden), "1 (n k) c -> n k c", n=len(asked.classes))
 
         return self._keep("words", len(STAGES), compute) if asked is self.asked else compute()
@@ -319,11 +347,8 @@ class BiPVLSeg(nn.Module):
 
     def _compute_alone(self) -> Tensor:
         path = self.text_path
-        hidden = self.text_encoder.embed(self.context)
-        for stage in range(1, path.stages_alone + 1):
-            cls_only = stage == STAGES[-1] and not path.fuses_all_tokens(stage)
-            hidden = self.text_encoder.run_stage(stage, hidden, self.context, cls_only=cls_only)
-        return hidden
+        cls_only = not path.fuses_all_tokens(STAGES[-1])
+        return self._read(self.context, range(1, path.stages_alone + 1), cls_only=cls_only)
 
     def get_extra_state(self) -> Tensor:
         """Return the ``WordMemory`` for the state dict, as bytes in a tensor."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 
 class PackedSentences(nn.Module):
@@ -24,6 +27,7 @@ class PackedSentences(nn.Module):
 
     Attributes:
         count: U.
+        sentences: the tokens of the different ones.
         token_ids: of the row.  # T
         positions: of the row's tokens in their sentences.  # T
         mask: of the different sentences.  # U x L
@@ -45,6 +49,7 @@ class PackedSentences(nn.Module):
         different = [numbers.setdefault(sentence, len(numbers)) for sentence in sentences]
         example = torch.tensor([different.index(number) for number in range(len(numbers))])
         self.count = len(numbers)
+        self.sentences = list(numbers)
         mask = mask[example].bool()
         length = mask.shape[1]
         others = mask.clone()
@@ -63,6 +68,22 @@ class PackedSentences(nn.Module):
         }
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)
+
+    @classmethod
+    def joined(cls, one: PackedSentences, other: PackedSentences) -> PackedSentences:
+        """Pack the different sentences of two rows into one, on the CPU."""
+        sentences = [torch.tensor(tokens) for tokens in (*one.sentences, *other.sentences)]
+        token_ids = pad_sequence(sentences, batch_first=True)
+        lengths = torch.tensor([len(tokens) for tokens in sentences])
+        return cls(token_ids, torch.arange(token_ids.shape[1]) < lengths[:, None])
+
+    def places_in(self, joined: PackedSentences) -> Tensor:
+        """Return where a row that has all of these sentences holds the tokens of this row, on the CPU.  # T"""
+        numbers = {tokens: number for number, tokens in enumerate(joined.sentences)}
+        begin = list(accumulate((len(tokens) - 1 for tokens in joined.sentences), initial=joined.count))
+        firsts = [numbers[tokens] for tokens in self.sentences]
+        others = [begin[numbers[tokens]] + i for tokens in self.sentences for i in range(len(tokens) - 1)]
+        return torch.tensor([*firsts, *others])
 
     def unpack(self, row: Tensor) -> Tensor:
         """Unpack a row (B x T x C) to padded sentences (B*U x L x C); the padding's content is arbitrary."""

@@ -51,6 +51,7 @@ class Reading:
     Args:
         text: what is read, and by what.
         batch: B, images in the batch; each has a copy of the sentences from the first fusion on.
+        alone: what ``text.read_alone`` would give, where the caller has it already.
         to_the_end: whether the states after the last stage are asked for, as in training; else the text is read
             no further than the last fusion.
 
@@ -58,8 +59,9 @@ class Reading:
         stages: V_1 to V_n of the stages that were passed, fused where they are.  # each B x C_n x h x w x d
     """
 
-    def __init__(self, text: TextPath, batch: int, *, to_the_end: bool) -> None:
+    def __init__(self, text: TextPath, batch: int, *, to_the_end: bool, alone: Tensor | None = None) -> None:
         self.text = text
+        self.alone = alone
         self.batch = batch
         self.stage = 0  # how far the text is read
         self.last = STAGES[-1] if to_the_end else max(text.fused_stages, default=0)  # to be read at all
@@ -86,7 +88,8 @@ class Reading:
     def _read_to(self, stage: int) -> Tensor:
         text = self.text
         if self.hidden is None:
-            self.hidden = text.read_alone().repeat(self.batch, 1, 1)
+            alone = text.read_alone() if self.alone is None else self.alone
+            self.hidden = alone.repeat(self.batch, 1, 1)
             self.stage = text.stages_alone
         while self.stage < stage:
             self.stage += 1
