@@ -16,6 +16,7 @@ from ignite.engine import Engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.configuration.check import check_config
+from scripts.data.phantom.dataset import ensure_phantom
 from scripts.training.engines import LossTerms
 
 Options = dict[str, Any]
@@ -116,6 +117,23 @@ def single(
     folder = tmp_path_factory.mktemp("single")
     bundle_run("training", "train.yaml", folder=folder, **{**options, "batch_size": 2})
     return folder
+
+
+@pytest.mark.slow
+def test_several_data_sets_are_learnt_and_scored_together(bundle_root: Path, options: Options, tmp_path: Path) -> None:
+    """Each process asks its case for classes of its own, and has another data set's in the same step."""
+    part = {key: options[key] for key in ("dataset_dir", "concepts_file", "num_folds", "fold", "spacing")}
+    data_sets = {
+        "first": {**part, "prepare_data": None, "labels": ["spleen", "liver"]},
+        "second": {**part, "prepare_data": None, "labels": ["aorta"], "part": [0, 2]},
+    }
+    files = ("train.yaml", "several_data_sets.yaml", "multi_gpu_train.yaml")
+    kept = ("text_encoder", "roi_size", "backbone#network#depths")
+    mine = {**{key: options[key] for key in kept}, "data_sets": data_sets, "max_epochs": 1, "val_interval": 1}
+    ensure_phantom(options["dataset_dir"], num_training=7, num_test=1, progress=False)
+    done = torchrun("training", *files, folder=tmp_path, bundle_root=bundle_root, options=mine)
+    assert {"mean_dice_first", "mean_dice_second", "dice_aorta"} <= set(scalars(done.folder))
+    assert (tmp_path / "models/model.pt").is_file()
 
 
 @pytest.mark.slow
