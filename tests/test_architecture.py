@@ -18,7 +18,8 @@ LARGEST = 10 * 2**20  # bytes
 FLOORS: tuple[set[str], ...] = (
     {"cli"},
     {"release", "export"},
-    {"experiments", "training", "inference", "benchmark", "report"},
+    {"experiments", "training", "inference", "benchmark"},
+    {"report"},
     {"losses", "data", "dicom"},
     {"networks", "metrics"},
     {"words", "configuration", "geometry"},
@@ -178,6 +179,8 @@ class TestRepository:
         pattern = re.compile(r"(?<![\w.~}$/-])/(home|root|Users|work|mnt|opt|scratch|media)/\w")
         found = []
         for path in repository_files():
+            if path.name == "niivue.umd.js":  # of others, unchanged
+                continue
             try:
                 lines = path.read_text(encoding="utf-8").splitlines()
             except UnicodeDecodeError:

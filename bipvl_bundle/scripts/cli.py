@@ -39,6 +39,7 @@ _FUNCTIONS = {  # module of `scripts`, and function in it
     "picture": "report.command:picture",
     "prompt": "words.prompts:print_prompt",
     "release": "release.bundle:release_bundle",
+    "report": "report.run_report:report",
     "score_predictions": "experiments.predictions:score_predictions",
     "segment_dicom": "dicom.segment:segment_dicom",
     "write_concepts": "words.writer:write_concepts",

@@ -65,14 +65,19 @@ def test_name_that_leads_nowhere_raises(root: Path) -> None:
 
 class TestReleasedBundle:
     def test_reaches_nothing_that_it_lacks(self, bundle: Path) -> None:
-        files = set(bundle.rglob("scripts/**/*.py"))
+        files = {path for path in bundle.rglob("scripts/**/*") if path.is_file() and "__pycache__" not in path.parts}
         assert set(reached_files(bundle, [*bundle.glob("configs/*.yaml"), bundle / "configs/infer.json"])) == files
-        assert all(name.startswith("scripts.") for file in files for name in imports_of(file))
+        modules = [file for file in files if file.suffix == ".py"]
+        assert all(name.startswith("scripts.") for file in modules for name in imports_of(file))
+
+    def test_has_the_templates_of_its_page(self, bundle: Path) -> None:
+        assert (bundle / "scripts/report/templates/page.html.j2").is_file()
+        assert (bundle / "scripts/report/niivue/LICENSE").is_file()
 
     @pytest.mark.parametrize(
         "absent",
         [
-            *("benchmark", "experiments", "release", "report", "data/phantom", "data/own"),
+            *("benchmark", "experiments", "release", "report/command.py", "data/phantom", "data/own"),
             *("words/chat.py", "words/writer.py", "words/encoder_maker.py", "words/encoder_pretraining.py"),
         ],
     )

@@ -12,9 +12,14 @@ from scripts.experiments.comparison import Scored, read_scores
 from scripts.experiments.comparison_table import Comparison
 from scripts.experiments.description import SPLITS, ExperimentSet
 from scripts.experiments.steps import MARKER
+from scripts.report.safely import or_warn
+from scripts.report.set_page import RunFolder, write_set_page
 from scripts.whole_file import write_rows, write_text
 
 PER_CASE = "metrics_per_case.csv"
+SHOWN = {"title": "experiment", "class": "class", "runs": "runs", "cases": "cases", "dice_mean": "DSC"}
+SHOWN |= {"dice_sd_runs": "± sd of runs", "hd95_mm_mean": "HD95 (mm)", "nsd_mean": "NSD"}
+SHOWN |= {"missed": "missed", "spurious": "spurious"}
 
 
 def compare_runs(output: str, reference: str | None = None, evaluate_on: str = "validation") -> None:
@@ -82,6 +87,25 @@ def write_comparison(output: Path, comparison: Comparison, evaluate_on: str) -> 
     _replace_rows(stem.with_suffix(".csv"), comparison.summary_rows())
     _replace_rows(output / f"tests_{evaluate_on}.csv", comparison.test_rows())
     print(f"Written to {stem}.md and .csv")
+    or_warn("The page of the set could not be written", lambda: _write_page(output, comparison, evaluate_on))
+
+
+def _write_page(output: Path, comparison: Comparison, evaluate_on: str) -> None:
+    titles = {scored.name: scored.title for scored in comparison.experiments}
+    if len(set(titles.values())) < len(titles):
+        titles = {name: name for name in titles}
+    records = sorted(
+        ((_read(path), path.parent) for path in find_markers(output, evaluate_on)),
+        key=lambda pair: (pair[0]["seed"], pair[0]["fold"], pair[0]["position"]),
+    )
+    runs = [
+        RunFolder(titles[record["experiment"]], record["fold"], record["seed"], folder)
+        for record, folder in records
+        if record["experiment"] in titles
+    ]
+    scores = [{SHOWN[key]: row[key] for key in SHOWN} for row in comparison.summary_rows()]
+    tables = {"Scores": scores, "Paired tests, differences of the DSC": comparison.test_rows()}
+    print(f"Written to {write_set_page(output, evaluate_on, runs, tables)}")
 
 
 def _scored(name: str, records: Sequence[tuple[Mapping[str, Any], Path]]) -> Scored:

@@ -218,15 +218,24 @@ class BiPVLSeg(nn.Module):
             image: B x in_channels x H x W x D
             labelled: in training, for each sample, which classes of the concept table its labels show; None: all
         """
+        return self._run(image, labelled, full=self.training)
+
+    def examine(self, image: Tensor) -> BiPVLOutput:
+        """Return what training sees of a batch of images, in evaluation: all classes, in their own words."""
+        return cast(BiPVLOutput, self._run(image, None, full=True))
+
+    def _run(self, image: Tensor, labelled: Sequence[Sequence[bool]] | None, *, full: bool) -> Tensor | BiPVLOutput:
         image = image.as_subclass(Tensor)
         if self.word_head is None:
-            return self._with_channels(image, labelled)
-        return self._with_words(image, self.word_head, labelled)
+            return self._with_channels(image, labelled, full)
+        return self._with_words(image, self.word_head, labelled, full)
 
-    def _with_channels(self, image: Tensor, labelled: Sequence[Sequence[bool]] | None) -> Tensor | BiPVLOutput:
-        reading = Reading(self.text_path, batch=len(image), to_the_end=self.training)
+    def _with_channels(
+        self, image: Tensor, labelled: Sequence[Sequence[bool]] | None, full: bool
+    ) -> Tensor | BiPVLOutput:
+        reading = Reading(self.text_path, batch=len(image), to_the_end=full)
         logits = self.backbone(image, reading.fuse)
-        if not self.training:
+        if not full:
             return logits
         class_map = self.class_embedding(reading.stages[-1])
         concepts = rearrange(reading.cls_states(), "b (n k) c -> b n k c", n=len(self.concepts.classes))
@@ -235,7 +244,7 @@ class BiPVLSeg(nn.Module):
         return BiPVLOutput(logits, class_map, vision, concepts, self.asked.same_sentence, question)
 
     def _with_words(
-        self, image: Tensor, head: WordHead, labelled: Sequence[Sequence[bool]] | None
+        self, image: Tensor, head: WordHead, labelled: Sequence[Sequence[bool]] | None, full: bool
     ) -> Tensor | BiPVLOutput:
         asked = self._next_question(labelled)
         context, begun = self._begin_together(asked)
@@ -243,7 +252,7 @@ class BiPVLSeg(nn.Module):
         features = self.backbone(image.flip(LEFT_TO_RIGHT) if asked.mirrored else image, reading.fuse)
         states = self._read_words(asked, begun)
         logits = head(features, head.kernels(states, asked.kept))
-        if not self.training:
+        if not full:
             return logits
         class_map = self.class_embedding(reading.stages[-1], states, asked.kept)
         probabilities = logits.detach().softmax(1)[:, 1:] if self.softmax else logits.detach().sigmoid()

@@ -23,6 +23,8 @@ from scripts.release.figures import READING, SCORES, Figures, measure, measure_r
 from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
 from scripts.release.metadata import metadata
 from scripts.release.reach import reached_files
+from scripts.report.run_page import FILES, write_run_page
+from scripts.report.safely import or_warn
 from scripts.training.checkpoints import load_model
 from scripts.trust.digests import write_sums
 from scripts.trust.parsing import read_mapping
@@ -49,7 +51,8 @@ def release_bundle(
 
     With `dataset_dir` the new bundle scores its model, once in full and once in half precision; half precision is kept
     if it changes no printed score. Then a BiPVL-Seg is tested on whether it reads its words. Without `dataset_dir`, the
-    description names the weights and the figures of an earlier release, which must belong to each other.
+    description names the weights and the figures of an earlier release, which must belong to each other. A page with
+    the scores, pictures of cases and the reading test is written to `NAME_report` beside the bundle.
 
     Args:
         description: YAML file such as configs/releases/hippocampus.yaml
@@ -93,6 +96,8 @@ def release_bundle(
             shutil.rmtree(target)
         draft.replace(target)
         _report(target, figures)
+        if dataset_dir is not None:
+            or_warn("The page of the release could not be written", lambda: _keep_page(figures.folder, target))
     return target
 
 
@@ -247,6 +252,16 @@ def _write_large_files(draft: Path, release: Release) -> None:
     ]
     content = {"large_files": [{**entry, "hash_type": "md5"} for entry in entries]}
     (draft / "large_files.yml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _keep_page(scores: Path, target: Path) -> None:
+    """Write the page of the release beside it: it shows patients' images, which are not to be handed on unasked."""
+    page = write_run_page(scores, scores, reading=scores)
+    folder = target.with_name(f"{target.name}_report")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(scores / FILES, folder / FILES)
+    shutil.copyfile(page, folder / page.name)
+    print(f"{folder / page.name}: the page of its scores, not a part of the bundle")
 
 
 def _report(target: Path, figures: Figures) -> None:

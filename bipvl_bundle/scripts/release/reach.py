@@ -1,4 +1,4 @@
-"""Computes which modules of `scripts` a released bundle needs: those its configs name, and what they import."""
+"""Computes which files of `scripts` a released bundle needs: modules its configs name, what they import, their data."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ ALWAYS = ("scripts", "scripts.cli", *COMMANDS)
 def reached_files(root: Path, configs: Iterable[Path]) -> list[Path]:
     """Return the files of the modules under `root`/scripts that some configurations reach, besides ``ALWAYS``.
 
+    With them come the folders beside a module that are no packages: its templates and other data.
+
     Args:
         root: the bundle's folder.
         configs: YAML or JSON files; every dotted name in them that begins with "scripts" counts.
@@ -32,7 +34,12 @@ def reached_files(root: Path, configs: Iterable[Path]) -> list[Path]:
             if file not in found:
                 found[file] = None
                 wanted += imports_of(file)
-    return sorted(found)
+    return sorted([*found, *_data({file.parent for file in found})])
+
+
+def _data(folders: Iterable[Path]) -> list[Path]:
+    parts = [part for folder in folders for part in folder.iterdir() if part.is_dir() and part.name != "__pycache__"]
+    return [file for part in parts if not (part / "__init__.py").exists() for file in part.rglob("*") if file.is_file()]
 
 
 def names_in(text: str) -> list[str]:
