@@ -307,7 +307,7 @@ class TestEvaluation:
 
 
 class TestInference:
-    def infer(self, run: Run, trained: Any, tiny: dict[str, Any], source: Path) -> None:
+    def infer(self, run: Run, trained: Any, tiny: dict[str, Any], source: Path, **request: Any) -> None:
         checkpoint = str(trained.best)
         run(
             "inference",
@@ -316,7 +316,20 @@ class TestInference:
             dataset_dir=str(source),
             ckpt_path=checkpoint,
             sw_overlap=0.0,
+            **request,
         )
+
+    def test_request_for_some_classes_and_one_by_its_words(
+        self, run: Run, trained: Any, tiny: dict[str, Any], tmp_path: Path
+    ) -> None:
+        """The model's file knows the table of its training, which does not take the place of what is asked for."""
+        image = trained.data / "imagesTs/phantom_test_001.nii.gz"
+        self.infer(run, trained, tiny, image, classes=["spleen", "x"], words={"x": {"shape": "liver form."}})
+        rows = read_csv(tmp_path / "runs/predictions/labels.csv")
+        assert [(row["label"], row["class"], row["learnt"]) for row in rows] == [
+            ("1", "spleen", "yes"),
+            ("2", "x", "no"),
+        ]
 
     def test_folder_gives_label_maps_on_the_grids_of_the_inputs(
         self, run: Run, trained: Any, tiny: dict[str, Any], tmp_path: Path

@@ -59,5 +59,14 @@ def test_other_words_are_no_contradiction() -> None:
     assert follow(parser, {"text_format": "aggregated"}, written={}, defaults=BASE, stated={"text_format"}) == []
 
 
+def test_table_of_a_request_stays_while_what_it_is_made_of_gives_way() -> None:
+    """The table of inference.yaml reads a request's words, which that of a training does not have."""
+    asked = {"_target_": "load", "text_format": "@text_format", "words": {"x": {"title": "A bean."}}}
+    parser, trained = parser_with(concept_table=asked), {"_target_": "load", "text_format": "@text_format"}
+    plan = {"concept_table": trained, "text_format": "name"}
+    assert follow(parser, plan, written={}, defaults={**BASE, "concept_table": asked}) == ["text_format"]
+    assert parser["concept_table"]["words"] == {"x": {"title": "A bean."}}
+
+
 def test_versions_name_torch() -> None:
     assert {"python", "torch", "monai"} <= set(versions())

@@ -19,6 +19,8 @@ ROOTS = (*NETWORK_ROOTS, "preprocessing_transforms")
 PLACES = {"bundle_root", "dataset_dir", "device", "ckpt_dir", "output_dir", "swap"}
 WORDS = {"dataset_name", "concepts_file", "concept_table", "text_format", "text_encoder", "leave_out", "shuffle_seed"}
 """A model may be used with other words, which its own memory judges: stated otherwise they are no contradiction."""
+REQUESTED = {"concept_table"}
+"""What a request changes; the settings that it is made of are followed one by one."""
 
 
 def plan_of(config: Mapping[str, Any], roots: Sequence[str] = ROOTS, without: Collection[str] = ()) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def follow(
     """
     changed = []
     for key, value in plan.items():
-        if key in free or (key in ("dataset_name", "concepts_file") and "prepare_data" in parser):
+        if key in free or key in REQUESTED or (key in ("dataset_name", "concepts_file") and "prepare_data" in parser):
             continue  # scored cases are those that this run names
         now = _plain(parser.get(key))
         if now == value:
