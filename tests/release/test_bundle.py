@@ -318,14 +318,14 @@ class TestLargeFiles:
     def test_need_a_place_to_be_fetched_from(
         self, describe: Describe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scripts.release.bundle, "FILE_LIMIT", 1_000_000)
-        with pytest.raises(ValueError, match=r"models/model\.pt of bipvl_mine are above .* limit of 1 MB"):
+        monkeypatch.setattr(scripts.release.bundle, "FILE_LIMIT", 3_000_000)
+        with pytest.raises(ValueError, match=r"models/model\.pt of bipvl_mine are above .* limit of 3 MB"):
             release_bundle(str(describe()), str(tmp_path))
 
     def test_are_listed_with_their_digest(
         self, describe: Describe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scripts.release.bundle, "FILE_LIMIT", 1_000_000)
+        monkeypatch.setattr(scripts.release.bundle, "FILE_LIMIT", 3_000_000)
         out = release_bundle(str(describe(download_url="https://example.org/mine/")), str(tmp_path))
         (entry,) = yaml.safe_load((out / "large_files.yml").read_text())["large_files"]
         assert entry["path"] == "models/model.pt"
