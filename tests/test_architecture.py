@@ -17,7 +17,7 @@ LARGEST = 10 * 2**20  # bytes
 # The floors of `scripts`, top to bottom: a room imports from itself and from the floors below its own.
 FLOORS: tuple[set[str], ...] = (
     {"cli"},
-    {"release", "export"},
+    {"release", "export", "app"},
     {"experiments", "training", "inference", "benchmark"},
     {"report"},
     {"losses", "data", "dicom"},

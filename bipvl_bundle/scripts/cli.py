@@ -42,6 +42,7 @@ _FUNCTIONS = {  # module of `scripts`, and function in it
     "report": "report.run_report:report",
     "score_predictions": "experiments.predictions:score_predictions",
     "segment_dicom": "dicom.segment:segment_dicom",
+    "try_words": "app.command:try_words",
     "write_concepts": "words.writer:write_concepts",
 }
 

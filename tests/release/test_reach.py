@@ -87,7 +87,15 @@ class TestReleasedBundle:
     def test_lists_the_commands_of_a_model(self, bundle: Path) -> None:
         command = [sys.executable, "-B", "-m", "scripts.cli", "--help"]
         said = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=True).stdout
-        for name in ("check", "check_data", "datalist", "describe_export", "export_model", "segment_dicom"):
+        for name in (
+            "check",
+            "check_data",
+            "datalist",
+            "describe_export",
+            "export_model",
+            "segment_dicom",
+            "try_words",
+        ):
             assert f"\n  {name}\n" in said
         assert "experiments" not in said
 
@@ -96,4 +104,4 @@ class TestReleasedBundle:
         code = "from scripts.cli import COMMANDS, load_command; print(len([load_command(name) for name in COMMANDS]))"
         done = subprocess.run([sys.executable, "-B", "-c", code], cwd=bundle, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.split()[-1] == "6"
+        assert done.stdout.split()[-1] == "7"

@@ -23,6 +23,7 @@ from scripts.release.figures import READING, SCORES, Figures, measure, measure_r
 from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
 from scripts.release.metadata import metadata
 from scripts.release.reach import reached_files
+from scripts.release.space import write_space
 from scripts.report.run_page import FILES, write_run_page
 from scripts.report.safely import or_warn
 from scripts.training.checkpoints import load_model
@@ -224,6 +225,7 @@ def _write_pages(draft: Path, release: Release, parser: ConfigParser, figures: F
     table = parser.get_parsed_content("concept_table")
     facts = metadata(release, parser, table, figures)
     (draft / "configs/metadata.json").write_text(json.dumps(facts, indent=4) + "\n", encoding="utf-8")
+    write_space(draft, facts)
     docs = draft / "docs"
     docs.mkdir()
     page = card(release, parser, table, figures, facts, read_weights(draft / "models/model.pt"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 COMMANDS = (
     *("scripts.configuration.check", "scripts.data.check.command", "scripts.data.public.datalists"),
-    *("scripts.dicom.segment", "scripts.export.command", "scripts.export.network"),
+    *("scripts.dicom.segment", "scripts.export.command", "scripts.export.network", "scripts.app.command"),
 )
 """The modules of those commands of `scripts.cli` that whoever uses a model has a use for."""
 ALWAYS = ("scripts", "scripts.cli", *COMMANDS)

@@ -1,0 +1,1 @@
+"""A web page on which words are changed and the mask is seen to change."""

@@ -1,0 +1,224 @@
+"""Segmentation of a volume in changing words, by a bundle."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scripts.data.datalist import case_name
+from scripts.networks.bipvl_seg import BiPVLSeg
+from scripts.report.kept_cases import one_map
+from scripts.words.requested import requested_table
+from scripts.words.table import ConceptTable
+
+Progress = Callable[[float, str], None]
+Row = Sequence[str]
+"""Name of a class and its sentences, in the order of the concepts."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take: voxels of the file, seconds, classes, letters of a cell of the table."""
+
+    voxels: int = 150_000_000
+    seconds: float = 600.0
+    classes: int = 40
+    letters: int = 600
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A volume with a label map, in RAS orientation.
+
+    Attributes:
+        case: its name.
+        image: first channel.  # H x W x D
+        labels: numbers of ``classes`` from 1 on.  # H x W x D
+        classes: in label order.
+        table: the words that it was segmented in.
+        affine: voxels to mm.
+        seconds: that it took.
+    """
+
+    case: str
+    image: NDArray[np.float32]
+    labels: NDArray[np.integer]
+    classes: tuple[str, ...]
+    table: ConceptTable
+    affine: NDArray[np.float64]
+    seconds: float
+
+    @property
+    def voxel_ml(self) -> float:
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+class WordSegmenter:
+    """Segments volumes by the inference of a bundle, each request in words of its own.
+
+    Nothing of a request stays in it: words are read by a view of the network that shares its weights.
+
+    Args:
+        bundle: its folder.
+        limits: of a request.
+        options: of its inference.yaml, such as ``device``.
+
+    Raises:
+        FileNotFoundError: the folder is no bundle, or has no trained model.
+        ValueError: its network reads no words.
+    """
+
+    def __init__(self, bundle: str | Path, limits: Limits | None = None, **options: Any) -> None:
+        root = Path(bundle).expanduser().absolute()
+        config = root / "configs/inference.yaml"
+        if not config.is_file():
+            raise FileNotFoundError(f"'{root}' is no bundle: it has no configs/inference.yaml.")
+        self.limits = limits or Limits()
+        with tempfile.TemporaryDirectory() as scratch:
+            nothing = Path(scratch) / "nothing.nii"  # of which inference.yaml wants a list
+            nothing.touch()
+            places = {
+                "bundle_root": str(root),
+                "output_dir": scratch,
+                "dataset_dir": str(nothing),
+                "other_images": True,
+            }
+            workflow = ConfigWorkflow(str(config), logging_file=False, **{**places, **options})
+            workflow.initialize()
+            get = workflow.parser.get_parsed_content
+            self.network: BiPVLSeg = get("network").eval()
+            self.table: ConceptTable = get("concept_table")
+            self.preprocess, self.inferer = get("preprocessing"), get("inferer")
+            self.device: torch.device = torch.device(get("device"))
+            self.to_labels = get("postprocessing").transforms[0]
+            self.roi_size, self.overlap = get("roi_size"), float(get("sw_overlap"))
+        if not isinstance(self.network, BiPVLSeg):
+            raise ValueError(f"A {type(self.network).__name__} reads no words; give the bundle of a BiPVL-Seg.")
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The words of the bundle, a row per class."""
+        return [[name, *row] for name, row in zip(self.table.classes, self.table.sentences, strict=True)]
+
+    def table_of(self, rows: Sequence[Row]) -> ConceptTable:
+        """Return the table of edited rows.
+
+        Raises:
+            ValueError: too many classes or letters, no class, a class without a name or twice, an empty sentence, or
+                two classes with the same words.
+        """
+        cells = [[str(cell or "").strip() for cell in row] for row in rows]
+        cells = [row for row in cells if any(row)]
+        if len(cells) > self.limits.classes:
+            raise ValueError(f"There are {len(cells)} classes; at most {self.limits.classes} can be asked for.")
+        words: dict[str, dict[str, str]] = {}
+        for row in cells:
+            if not row[0]:
+                raise ValueError(f"The row with '{next(filter(None, row))[:40]}' has no name for its class.")
+            if row[0] in words:
+                raise ValueError(f"The class '{row[0]}' is there twice.")
+            words[row[0]] = dict(zip(self.table.concepts, row[1:], strict=True))
+            for concept, sentence in words[row[0]].items():
+                if len(sentence) > self.limits.letters:
+                    raise ValueError(f"'{concept}' of '{row[0]}' has more than {self.limits.letters} letters.")
+                if not sentence:
+                    raise ValueError(f"'{concept}' of '{row[0]}' is empty: write a sentence, or remove the class.")
+        if not words:
+            raise ValueError("There is no class to segment: describe one at least.")
+        return requested_table(self.table, words, list(words))
+
+    def segment(
+        self, image: str | Path, table: ConceptTable | None = None, progress: Progress | None = None
+    ) -> Segmented:
+        """Segment a NIfTI file in the words of a table, by default the bundle's.
+
+        Raises:
+            ValueError: the file is too large or cannot be read, or the network has no channel for these classes.
+            TimeoutError: it took longer than the limit.
+        """
+        table = table or self.table
+        self._check(Path(image))
+        begun = time.monotonic()
+        network = self.network if table is self.table else self.network.with_concepts(table)
+        case = self.preprocess({"image": str(image)})
+        windows = _Windows(
+            network, self.limits.seconds, progress, _count(case["image"].shape[1:], self.roi_size, self.overlap)
+        )
+        with torch.inference_mode():
+            logits = self.inferer(case["image"][None].to(self.device), windows)[0]
+        if progress is not None:
+            progress(0.95, "back to the grid of the file")
+        labels = self.to_labels({**case, "pred": logits.cpu()})["pred"]
+        return self._oriented(Path(image), labels, table, begun)
+
+    def _check(self, path: Path) -> None:
+        try:
+            shape = cast(nib.Nifti1Image, nib.load(path)).shape
+        except (OSError, nib.filebasedimages.ImageFileError) as error:
+            raise ValueError(f"'{path.name}' cannot be read as a NIfTI file: {error}") from error
+        if len(shape) not in (3, 4) or math.prod(shape) > self.limits.voxels:
+            raise ValueError(
+                f"'{path.name}' has the shape {shape}; expected a volume of at most {self.limits.voxels / 1e6:.0f} "
+                "million voxels. Crop it first."
+            )
+
+    def _oriented(self, path: Path, labels: MetaTensor, table: ConceptTable, begun: float) -> Segmented:
+        written = nib.Nifti1Image(one_map(labels.cpu().numpy()), labels.affine.cpu().numpy())
+        found = cast(nib.Nifti1Image, nib.as_closest_canonical(written))
+        image = cast(nib.Nifti1Image, nib.as_closest_canonical(cast(nib.Nifti1Image, nib.load(path))))
+        array = np.asarray(image.dataobj, dtype=np.float32)
+        return Segmented(
+            case=case_name(path.name),
+            image=array if array.ndim == 3 else array[..., 0],
+            labels=np.asarray(found.dataobj),
+            classes=table.classes,
+            table=table,
+            affine=np.asarray(found.affine),
+            seconds=time.monotonic() - begun,
+        )
+
+
+class _Windows:
+    """Network that is called window by window: tells of progress, and stops at the limit of time."""
+
+    def __init__(self, network: BiPVLSeg, seconds: float, progress: Progress | None, count: int) -> None:
+        self.network = network
+        self.seconds = seconds
+        self.progress = progress
+        self.count = count
+        self.done = 0
+        self.begun = time.monotonic()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if time.monotonic() - self.begun > self.seconds:
+            raise TimeoutError(f"This takes longer than {self.seconds:.0f} s and was stopped; give a smaller volume.")
+        logits: Tensor = self.network(image)
+        self.done += len(image)
+        if self.progress is not None:
+            self.progress(min(0.9, 0.9 * self.done / self.count), f"window {self.done} of {self.count}")
+        return logits
+
+
+def _count(shape: Sequence[int], roi_size: Sequence[int], overlap: float) -> int:
+    """Return how many windows a sliding window takes."""
+    steps = [max(1, int(roi * (1 - overlap))) for roi in roi_size]
+    return math.prod(
+        math.ceil(max(size - roi, 0) / step) + 1 for size, roi, step in zip(shape, roi_size, steps, strict=True)
+    )
