@@ -14,8 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedConfig
+from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from scripts.messages.phrases import first_lines
@@ -55,6 +57,33 @@ def run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: 
     return layer.output(layer.intermediate(attended), attended)
 
 
+def place_of(checkpoint: str | Path) -> dict[str, str]:
+    """Return where transformers finds a checkpoint: the arguments of ``from_pretrained`` that say so.
+
+    Args:
+        checkpoint: a folder, or a name on the hub, with "@" and a commit, tag or branch after it to pin one.
+    """
+    name, _, revision = str(checkpoint).partition("@")
+    if not revision or Path(checkpoint).is_dir():
+        return {"pretrained_model_name_or_path": str(checkpoint)}
+    return {"pretrained_model_name_or_path": name, "revision": revision}
+
+
+def pinned(checkpoint: str) -> str:
+    """Return a name on the hub with the commit that it leads to at present; a folder as it is.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    if Path(checkpoint).is_dir():
+        return checkpoint
+    read_settings(checkpoint)  # downloads it where it is not there yet
+    place = place_of(checkpoint)
+    name = place["pretrained_model_name_or_path"]
+    file = try_to_load_from_cache(name, CONFIG_NAME, revision=place.get("revision"))
+    return f"{name}@{Path(file).parent.name}" if isinstance(file, str) else checkpoint  # folders are named by commits
+
+
 def read_settings(checkpoint: str) -> dict[str, Any]:
     """Read what stands in the configuration of a text encoder in a folder or on the hub.
 
@@ -62,7 +91,7 @@ def read_settings(checkpoint: str) -> dict[str, Any]:
         FileNotFoundError: there is none.
     """
     try:
-        config, _ = PreTrainedConfig.get_config_dict(checkpoint)
+        config, _ = PreTrainedConfig.get_config_dict(**place_of(checkpoint))
     except OSError as error:
         raise FileNotFoundError(
             f"The text encoder '{checkpoint}' is neither a folder with a Hugging Face model (config.json, "
@@ -109,7 +138,7 @@ def load_bert(checkpoint: str, config: BertConfig) -> BertModel:
         )
     with _progress_of_downloads_alone(checkpoint):
         loaded: Any = BertModel.from_pretrained(
-            checkpoint,
+            **place_of(checkpoint),
             config=config,
             add_pooling_layer=False,
             dtype=torch.float32,
@@ -152,5 +181,5 @@ def new_bert(config: BertConfig) -> BertModel:
 
 def copy_bert(checkpoint: str, folder: Path) -> None:
     """Write encoder and tokenizer of a checkpoint to a folder in Hugging Face's format."""
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**place_of(checkpoint)).save_pretrained(folder)
     load_bert(checkpoint, read_config(checkpoint)).save_pretrained(folder)

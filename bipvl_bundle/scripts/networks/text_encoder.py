@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 from transformers import AutoTokenizer
 
-from scripts.networks.bert import embed, layers_of, load_bert, new_bert, read_config, run_layer
+from scripts.networks.bert import embed, layers_of, load_bert, new_bert, place_of, read_config, run_layer
 from scripts.networks.packing import PackedSentences
 from scripts.trust.digests import check_sums
 
@@ -24,7 +24,8 @@ class StagedTextEncoder(nn.Module):
     Sentences are packed: padding is not computed, and attention does not see it.
 
     Args:
-        checkpoint: a Hugging Face model name or a local folder in that format, weights and tokenizer.
+        checkpoint: a Hugging Face model name, "NAME@COMMIT" to pin its revision, or a local folder in that format,
+            weights and tokenizer.
         stage_layers: how many layers each of the four stages has; the paper cuts BERT-base into
             layers 1-6, 7-8, 9-10 and 11-12.
         pretrained: False takes only configuration and tokenizer from ``checkpoint``; for networks whose
@@ -67,7 +68,7 @@ class StagedTextEncoder(nn.Module):
         bert = load_bert(checkpoint, config) if pretrained else new_bert(config)
         self.checkpoint = str(checkpoint)
         self.recompute = recompute
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, config=config)
+        self.tokenizer = AutoTokenizer.from_pretrained(**place_of(checkpoint), config=config)
         self.channels: int = config.hidden_size
         self.max_tokens: int = config.max_position_embeddings
         self.embeddings = bert.embeddings

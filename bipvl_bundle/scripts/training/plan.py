@@ -17,6 +17,7 @@ from scripts.configuration.plan import NETWORK_ROOTS, follow, plan_of, versions
 from scripts.configuration.running import running_files, running_options, running_workflow
 from scripts.data.cases import Item
 from scripts.data.image_kind import describe_images
+from scripts.networks.bert import pinned
 from scripts.networks.weights import read_checkpoint, record_of
 from scripts.training.checkpoints import PLAN
 from scripts.words.table import ConceptTable
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def training_record(
-    concepts: ConceptTable, items: Sequence[Item] = (), data_sets: Mapping[str, Mapping[str, Any]] | None = None
+    concepts: ConceptTable,
+    items: Sequence[Item] = (),
+    data_sets: Mapping[str, Mapping[str, Any]] | None = None,
+    text_encoder: str | None = None,
 ) -> dict[str, Any]:
     """Return what the model's file is to know of the running training, and all of it as the text of `plan.json`.
 
@@ -33,6 +37,7 @@ def training_record(
         concepts: the words.
         items: the training cases.
         data_sets: by name, the plan of the preprocessing of each, where there are several.
+        text_encoder: a folder or a name on the hub; the plan has it with the commit that it leads to.
 
     Returns:
         ``plan`` (`plan_of`), ``data_sets``, ``written`` (what the files had where options changed it), ``words``
@@ -45,6 +50,8 @@ def training_record(
     parts = {"roots": NETWORK_ROOTS, "without": ["concept_table"]} if data_sets else {}
     plan, files = plan_of(workflow.parser.get(), **parts), [str(path) for path in running_files()]
     of_files = plan_of(_merged(files), **parts) if files else plan
+    if text_encoder is not None and not Path(text_encoder).is_dir() and "text_encoder" in plan:
+        plan["text_encoder"] = pinned(text_encoder)
     record: dict[str, Any] = {
         "plan": plan,
         **({"data_sets": data_sets} if data_sets else {}),

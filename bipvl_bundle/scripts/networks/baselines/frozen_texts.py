@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertModel, CLIPTextModelWithProjection
 
-from scripts.networks.bert import load_bert, read_config, read_settings
+from scripts.networks.bert import load_bert, place_of, read_config, read_settings
 from scripts.networks.memory import WordMemory
 from scripts.trust.digests import check_sums
 from scripts.words.sentences import aggregate
@@ -179,7 +179,9 @@ def encode(checkpoint: str, texts: Sequence[str]) -> Tensor:
         check_sums(Path(checkpoint))
     kind = read_settings(checkpoint).get("model_type", "bert")
     encoder: Any = _load_clip(checkpoint) if kind.startswith("clip") else load_bert(checkpoint, read_config(checkpoint))
-    tokens = AutoTokenizer.from_pretrained(checkpoint)(list(texts), padding=True, return_tensors="pt", verbose=False)
+    tokens = AutoTokenizer.from_pretrained(**place_of(checkpoint))(
+        list(texts), padding=True, return_tensors="pt", verbose=False
+    )
     limit = encoder.config.max_position_embeddings
     if tokens["input_ids"].shape[1] > limit:
         longest = texts[int(tokens["attention_mask"].sum(dim=1).argmax())]
@@ -196,7 +198,7 @@ def encode(checkpoint: str, texts: Sequence[str]) -> Tensor:
 
 def _load_clip(checkpoint: str) -> CLIPTextModelWithProjection:
     loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-        checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        **place_of(checkpoint), dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
     clip, report = loaded
     wrong = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
