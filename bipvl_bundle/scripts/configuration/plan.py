@@ -114,3 +114,17 @@ def _differences(old: Any, new: Any, id: str) -> Iterator[tuple[str, Any, Any]]:
 def _brief(value: Any, longest: int = 160) -> str:
     text = json.dumps(value)
     return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def require_same_plan(first: Mapping[str, Any], other: Mapping[str, Any], what: str) -> None:
+    """Raise an error if two models' plans differ; a model without a plan is not compared.
+
+    Raises:
+        ValueError: they do; the message begins with `what`.
+    """
+    if not first or not other:
+        return
+    for id, wanted, found in _differences(dict(first), dict(other), ""):
+        id = id.lstrip("#")
+        if id.split("#")[0] not in {"fold", "seed", *WORDS}:
+            raise ValueError(f"{what} was trained with {id} = {_brief(found)}, the first model with {_brief(wanted)}.")

@@ -57,7 +57,7 @@ def run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: 
     return layer.output(layer.intermediate(attended), attended)
 
 
-def place_of(checkpoint: str | Path) -> dict[str, str]:
+def place_of(checkpoint: str | Path) -> dict[str, Any]:
     """Return where transformers finds a checkpoint: the arguments of ``from_pretrained`` that say so.
 
     Args:

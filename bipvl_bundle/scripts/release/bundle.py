@@ -33,8 +33,10 @@ from scripts.trust.plain import require_name
 from scripts.whole_file import digest_of
 
 FILE_LIMIT = 25_000_000  # bytes, of a file in the Model Zoo's repository
-OVERLAYS = ("evaluate.yaml", "reading.yaml", "multi_gpu_train.yaml", "multi_gpu_evaluate.yaml", "exported.yaml")
-OVERLAYS += ("deploy.yaml",)
+OVERLAYS = (
+    *("evaluate.yaml", "report_postprocessing.yaml", "reading.yaml", "multi_gpu_train.yaml"),
+    *("multi_gpu_evaluate.yaml", "exported.yaml", "deploy.yaml"),
+)
 # The workflow that reads infer.json: it alone knows where that file lies, and hands itself to no expression of it.
 CALLERS = "(frame.f_locals.get('self') for frame, _ in traceback.walk_stack(None))"
 WORKFLOW = f"next(caller for caller in {CALLERS} if isinstance(caller, monai.bundle.ConfigWorkflow))"
