@@ -114,6 +114,8 @@ class TestClasses:
         case = transform({"image": volume.clone(), **options})
         assert case["result"] == {"classes": {"x": 1, "liver": 2}, "not learnt": ["x"]}
         assert "result" not in transform({"image": volume.clone(), **edited_text(table)})
+        known = {"further classes": f"x = {self.LIVER}\ny = A disc.", "classes": "x; y"}  # x has the liver's words
+        assert transform({"image": volume.clone(), **known})["result"]["not learnt"] == ["y"]
 
     def test_are_fixed_where_each_has_a_channel(self, network: Any, table: ConceptTable, volume: MetaTensor) -> None:
         with pytest.raises(ValueError, match="With `head: channels` words can be edited, classes cannot"):

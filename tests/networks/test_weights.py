@@ -91,6 +91,20 @@ def test_counts_what_is_trained_and_no_statistics() -> None:
     assert count_parameters(network.state_dict()) == 2 * 27 + 2 + 2 + 2
 
 
+def test_a_file_that_is_kept_is_read_once_unless_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read, load = tmp_path / "model.pt", [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: read.append(args) or load(*args, **kwargs))
+    write_weights({"w": torch.ones(1)}, path, {"plan": {}})
+    assert record_of(read_checkpoint(path, quiet=True, keep=True)) == {"plan": {}}
+    assert record_of(read_checkpoint(path, quiet=True, keep=True)) == {"plan": {}}
+    assert read_checkpoint(path)["w"] == 1
+    assert len(read) == 1
+    read_checkpoint(path, keep=True)  # what nobody wants to keep is let go
+    assert len(read) == 2
+    write_weights({"w": torch.zeros(1)}, path)
+    assert read_checkpoint(path)["w"] == 0
+
+
 class TestSaveAtomically:
     def test_makes_the_folder_and_leaves_nothing_else(self, tmp_path: Path) -> None:
         save_atomically({"a": torch.ones(1)}, tmp_path / "new/folder/x.pt")

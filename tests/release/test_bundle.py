@@ -16,6 +16,7 @@ import torch
 import yaml
 from ignite.handlers import Checkpoint
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+from scipy import ndimage
 
 import scripts.release.bundle
 from scripts.configuration.check import check_config
@@ -164,10 +165,20 @@ class TestMonai:
         image = np.random.default_rng(0).normal(size=(40, 30, 20)).astype(np.float32)
         nib.save(nib.Nifti1Image(image, np.diag([8.0, 8.0, 8.0, 1.0])), tmp_path / "image.nii.gz")
         files = ["--config_file", str(bundle / "configs/inference.yaml"), "--bundle_root", str(bundle)]
-        runs_in(tmp_path, *files, "--dataset_dir", str(tmp_path / "image.nii.gz"), "--output_dir", str(tmp_path))
+        looks = [
+            "--mirror_axes",
+            "[0]",
+            "--ensemble",
+            f"['{bundle / 'models/model.pt'}']",
+            "--keep_largest",
+            "['spleen']",
+        ]
+        places = ["--dataset_dir", str(tmp_path / "image.nii.gz"), "--output_dir", str(tmp_path)]
+        runs_in(tmp_path, *files, *places, *looks)
         labels = nib.load(tmp_path / "predictions/image_seg.nii.gz")
         assert labels.shape == image.shape
         assert labels.get_data_dtype() == np.uint8
+        assert ndimage.label(np.asarray(labels.dataobj) == 1, np.ones((3, 3, 3)))[1] == 1
 
     @pytest.mark.slow
     def test_is_measured_where_it_is_released_and_goes_on_training(

@@ -101,8 +101,8 @@ class ComponentChoice:
         volume = voxel_ml(prediction)
         table = []
         for number in range(len(self.class_names)):
-            masks = [self._mask(labels, number) for labels in (prediction.as_subclass(Tensor), reference)]
-            table.append(rule_scores(*masks, volume))
+            found, wanted = (self._mask(labels, number) for labels in (prediction.as_subclass(Tensor), reference))
+            table.append(rule_scores(found, wanted, volume))
         return np.array(table)
 
     def _mask(self, labels: Tensor, number: int) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from scripts.data.logits import PROBABILITIES
 from scripts.words.checks import find_name
 from scripts.words.lines import words_text
-from scripts.words.requested import requested_table
+from scripts.words.requested import requested_table, unknown_classes
 from scripts.words.table import ConceptTable
 
 __all__ = ["RequestInferer", "RequestedWordsd", "request_options"]
@@ -81,7 +81,7 @@ class RequestedWordsd(MapTransform):
             for key in self.keys:
                 case[key].meta[REQUEST] = table
         if table.classes != self.concepts.classes:
-            unseen = [name for name in table.classes if name not in self.concepts.classes]
+            unseen = unknown_classes(table, dict(zip(self.concepts.classes, self.concepts.sentences, strict=True)))
             case[RESULT] = {"classes": {name: n for n, name in enumerate(table.classes, 1)}, "not learnt": unseen}
         return case
 

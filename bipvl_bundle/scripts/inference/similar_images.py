@@ -20,4 +20,4 @@ def check_images(items: Sequence[Item], path: str | Path) -> None:
     Raises:
         ValueError: they are; see `require_similar_images`.
     """
-    require_similar_images(items, record_of(read_checkpoint(path, quiet=True)).get("images", {}))
+    require_similar_images(items, record_of(read_checkpoint(path, quiet=True, keep=True)).get("images", {}))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scripts.words.requested import unknown_classes
 from scripts.words.table import ConceptTable
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,7 @@ class WordMemory:
 
     def unseen(self, table: ConceptTable) -> list[str]:
         """Return the classes of a table that were in no training label, neither by name nor by words."""
-        known = list(self.learnt.values())
-        rows = zip(table.classes, table.sentences, strict=True)
-        return [name for name, row in rows if name not in self.learnt and list(row) not in known]
+        return unknown_classes(table, self.learnt)
 
     def as_tensor(self) -> Tensor:
         """Return the content as bytes in a tensor, for a state dict."""

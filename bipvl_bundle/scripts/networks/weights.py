@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 NO_PARAMETERS = ("running_mean", "running_var", "frozen_texts")
 """How the names of numbers end that no training changes: statistics of batch norms, vectors of a frozen encoder."""
+_kept: dict[tuple[Any, ...], tuple[dict[str, Any], str | None]] = {}
+"""The content of one file, by its path, device, inode, size and time, until the next call of `read_checkpoint`."""
 RECORD = "record"
 """The attribute of a state dict that holds what is known of the model; torch.load keeps it, `dict()` does not."""
 
@@ -47,13 +49,16 @@ def save_atomically(content: Any, path: Path) -> None:
         ) from error
 
 
-def read_checkpoint(path: str | Path, device: str | torch.device = "cpu", *, quiet: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path, device: str | torch.device = "cpu", *, quiet: bool = False, keep: bool = False
+) -> dict[str, Any]:
     """Read a file of tensors as a dictionary, after checking its digest.
 
     Args:
         path: to be read.
         device: where the tensors are wanted.
         quiet: not to log what the digest says.
+        keep: hold the content for the next call, which then need not read an unchanged file again.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,6 +69,20 @@ def read_checkpoint(path: str | Path, device: str | torch.device = "cpu", *, qui
             f"The checkpoint {path} does not exist. Train first (`python -m monai.bundle run training ...`), "
             "or give the path of a trained model."
         )
+    facts = Path(path).stat()
+    version = (str(Path(path).absolute()), str(device), facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    state, digest = _kept.pop(version, None) or _read(path, device)
+    _kept.clear()
+    if keep:
+        _kept[version] = state, digest
+    if digest is None and not quiet:
+        logger.warning("%s carries no digest: damage to it would go unnoticed. Saved anew, it has one.", path)
+    elif not quiet:
+        logger.info("%s is what was written (SHA-256 %s...).", path, digest[:12] if digest else "")
+    return state
+
+
+def _read(path: str | Path, device: str | torch.device) -> tuple[dict[str, Any], str | None]:
     digest = check_digest(Path(path))
     try:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -75,11 +94,7 @@ def read_checkpoint(path: str | Path, device: str | torch.device = "cpu", *, qui
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors.")
-    if digest is None and not quiet:
-        logger.warning("%s carries no digest: damage to it would go unnoticed. Saved anew, it has one.", path)
-    elif not quiet:
-        logger.info("%s is what was written (SHA-256 %s...).", path, digest[:12] if digest else "")
-    return state
+    return state, digest
 
 
 def model_state(checkpoint: dict[str, Any]) -> dict[str, Any]:

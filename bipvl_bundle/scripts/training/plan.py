@@ -97,7 +97,7 @@ def follow_plan(path: str | Path, entry: str, not_as_trained: Collection[str] = 
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or a setting contradicts it; see `follow`.
     """
-    workflow, record = running_workflow(), record_of(read_checkpoint(path, quiet=True))
+    workflow, record = running_workflow(), record_of(read_checkpoint(path, quiet=True, keep=True))
     if workflow is None:
         return
     if "plan" not in record:

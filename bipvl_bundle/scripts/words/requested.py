@@ -9,7 +9,7 @@ from scripts.words.checks import check_names, check_text, find_name, normalised,
 from scripts.words.lines import Words, read_edits, read_fields
 from scripts.words.table import ConceptTable
 
-__all__ = ["requested_table"]
+__all__ = ["requested_table", "unknown_classes"]
 
 
 def requested_table(
@@ -43,6 +43,19 @@ def requested_table(
         return table
     result.check_told_apart()
     return result
+
+
+def unknown_classes(table: ConceptTable, known: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the classes of a table that are unknown by name and by words.
+
+    Args:
+        table: of a request.
+        known: the sentences of each known class, by its name.
+    """
+    rows = {tuple(row) for row in known.values()}
+    return [
+        name for name, row in zip(table.classes, table.sentences, strict=True) if name not in known and row not in rows
+    ]
 
 
 def _is_in(name: str, table: ConceptTable) -> bool:
