@@ -51,7 +51,7 @@ def test_nothing_there_raises(tmp_path: Path) -> None:
 
 def test_folder_without_nifti_raises(tmp_path: Path) -> None:
     touch(tmp_path, "a.dcm", "._x.nii.gz")
-    with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file .* among its 1 files. Subfolders are not"):
+    with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file .* among its 1 files. Nor do its subfolders"):
         inference_items(tmp_path)
 
 
@@ -72,10 +72,35 @@ def test_two_files_that_would_share_an_output_raise(tmp_path: Path) -> None:
         inference_items(tmp_path)
 
 
-def test_two_images_of_one_name_raise_before_one_result_overwrites_the_other(tmp_path: Path) -> None:
+def test_images_of_one_name_are_told_apart_by_their_cases(tmp_path: Path) -> None:
     touch(tmp_path, "p1/scan.nii.gz", "p2/scan.nii.gz")
     cases = [{"image": f"{p}/scan.nii.gz", "case": p} for p in ("p1", "p2")]
     datalist = tmp_path / "dataset.json"
     datalist.write_text(json.dumps({"test": cases}))
-    with pytest.raises(ValueError, match=r"two images named 'scan'.*overwrite each other"):
-        inference_items(datalist)
+    assert [item["case"] for item in inference_items(datalist)] == ["p1", "p2"]
+
+
+def test_folder_for_each_case_without_its_label(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/img.nii.gz", "p1/seg.nii.gz", "p2/ct.nii", "notes/a.txt", ".trash/x.nii.gz")
+    expected = [("p1", tmp_path / "p1/img.nii.gz"), ("p2", tmp_path / "p2/ct.nii")]
+    assert inference_items(tmp_path) == [{"image": str(path), "case": case} for case, path in expected]
+
+
+def test_folder_of_a_case_with_several_images(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/a.nii.gz", "p1/b.nii.gz")
+    with pytest.raises(ValueError, match=r"p1' holds 2 images \(a.nii.gz, b.nii.gz\); expected one"):
+        inference_items(tmp_path)
+
+
+def test_channel_files_of_nnunet(tmp_path: Path) -> None:
+    touch(tmp_path, "b_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz")
+    files = [[str(tmp_path / f"{case}_000{channel}.nii.gz") for channel in (0, 1)] for case in "ab"]
+    assert inference_items(tmp_path, channels=2) == [{"image": f, "case": c} for f, c in zip(files, "ab", strict=True)]
+
+
+@pytest.mark.parametrize("names", [["amos_0000", "amos_0001"], ["amos_0001"], ["a_0000", "b"]])
+def test_numbers_that_are_no_channels(tmp_path: Path, names: list[str]) -> None:
+    touch(tmp_path, *(f"{name}.nii.gz" for name in names))
+    assert [item["case"] for item in inference_items(tmp_path)] == names
+    touch(tmp_path / "one", "x_0000.nii.gz", "y_0000.nii.gz")
+    assert [item["case"] for item in inference_items(tmp_path / "one")] == ["x", "y"]

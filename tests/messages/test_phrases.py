@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.messages.phrases import by, byte_size, first_lines, root_cause, some
+from scripts.messages.phrases import by, byte_size, duration, first_lines, root_cause, some
 
 
 def test_some_names_and_how_many_more() -> None:
@@ -35,3 +35,8 @@ def test_root_cause_is_what_was_raised_first() -> None:
     outer.__cause__.__cause__ = first
     assert root_cause(outer) is first
     assert root_cause(first) is first
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(59.4, "59 s"), (61, "1 min 01 s"), (3 * 3600 + 65, "3 h 01 min")])
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -15,7 +15,7 @@ from scripts.experiments.description import ExperimentSet
 from scripts.experiments.process import Processes, read_failure, termination_as_interrupt
 from scripts.experiments.records import differences
 from scripts.experiments.steps import Identity, Run, Step, plan_runs
-from scripts.messages.phrases import first_lines, root_cause
+from scripts.messages.phrases import duration, first_lines, root_cause
 from scripts.networks.weights import count_parameters, read_weights
 
 Launch = Callable[[list[str], Path, Mapping[str, str]], int]
@@ -141,7 +141,7 @@ class Runner:
         else:
             if not skipped:
                 self._seconds.append(time.monotonic() - begun)
-            self._report(run, "complete, skipped" if skipped else f"done in {_duration(self._seconds[-1])}")
+            self._report(run, "complete, skipped" if skipped else f"done in {duration(self._seconds[-1])}")
 
     def _do(self, run: Run, step: Step) -> None:
         identity = step.identity()
@@ -182,10 +182,10 @@ class Runner:
     def _report(self, run: Run, text: str) -> None:
         self._finished += 1
         left, elapsed = len(self.runs) - self._finished, time.monotonic() - self._begun
-        times = f"elapsed {_duration(elapsed)}"
+        times = f"elapsed {duration(elapsed)}"
         if left and self._seconds:
             mean = sum(self._seconds) / len(self._seconds)
-            times += f", at most about {_duration(mean * left / self.described.jobs)} to go"
+            times += f", at most about {duration(mean * left / self.described.jobs)} to go"
         self.print_line(
             f"[{self._finished} of {len(self.runs)}] {run}: {text}" + (f" ({times})" if self._seconds else "")
         )
@@ -228,11 +228,3 @@ def _folder_problems(run: Run, identify: Callable[[Step], Identity]) -> list[str
 
 def _relative(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

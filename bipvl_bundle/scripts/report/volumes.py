@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.data.cases import Item, case_of, images_of
-from scripts.data.datalist import case_name
 from scripts.messages.phrases import first_lines
 from scripts.whole_file import write_rows
 
@@ -79,7 +78,7 @@ def write_prediction_volumes(folder: str | Path, items: Sequence[Item], class_na
     It fails no inference: what cannot be read is logged as a warning, and the label maps stay.
 
     Args:
-        folder: with the predictions, named after the first image of their case
+        folder: with the predictions, named after their case
         items: the cases
         class_names: in the order of their labels or channels
     """
@@ -93,7 +92,7 @@ def write_prediction_volumes(folder: str | Path, items: Sequence[Item], class_na
 
 
 def _prediction(folder: Path, item: Item) -> Path:
-    return folder / f"{case_name(images_of(item)[0])}_seg.nii.gz"
+    return folder / f"{case_of(item)}_seg.nii.gz"
 
 
 def _case_rows(case: str, labels_file: Path, image_file: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
