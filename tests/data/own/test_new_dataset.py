@@ -15,8 +15,9 @@ import yaml
 
 from scripts.configuration.check import check_config
 from scripts.data.datalist import load_datalist, validation_items
-from scripts.data.own.dataset_files import table_text, write_together
+from scripts.data.own.dataset_files import known_words, table_text, write_together
 from scripts.data.own.new_dataset import new_dataset
+from scripts.data.own.nnunet_folder import read_nnunet_folder
 from scripts.data.own.survey import read_header
 from scripts.words.table import ConceptTable
 
@@ -356,3 +357,63 @@ def test_real_data(bundle: Path, folder: str, classes: str, spacing: list[float]
     assert content["spacing"] == spacing
     assert content["roi_size"] == roi
     assert len(load_datalist(bundle / "data/mine")) == len(list((SHARED / folder / "imagesTr").glob("*.nii.gz")))
+
+
+class TestNnunetFolder:
+    @pytest.fixture
+    def described(self, volumes: Path) -> Callable[..., None]:
+        def write(**changes: Any) -> None:
+            labels = {"background": 0, "left kidney": 1, "right kidney": 2}
+            content = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz", **changes}
+            (volumes / "dataset.json").write_text(json.dumps(content))
+
+        return write
+
+    def test_tells_what_the_command_is_not_told(
+        self, described: Callable[..., None], volumes: Path, bundle: Path
+    ) -> None:
+        described()
+        save(volumes / "imagesTs/pat9_0_0000.nii.gz", np.zeros((20, 40, 12)))
+        new_dataset("mine", str(volumes), bundle_root=str(bundle), progress=False)
+        datalist = json.loads((bundle / "data/mine/dataset.json").read_text())
+        assert [len(datalist[section]) for section in ("training", "test")] == [6, 1]
+        assert datalist["modality"] == {"0": "CT"}
+        table = yaml.safe_load((bundle / "configs/concepts/mine.yaml").read_text())
+        assert [entry["name"] for entry in table["classes"]] == ["left kidney", "right kidney"]
+        assert "label_transforms" not in yaml.safe_load((bundle / "configs/dataset_mine.yaml").read_text())
+
+    def test_regions_and_other_values(self, described: Callable[..., None], volumes: Path) -> None:
+        described(labels={"background": 0, "whole": [1, 2], "core": 2}, channel_names={"0": "T1", "1": "FLAIR"})
+        found = read_nnunet_folder(volumes)
+        assert (found.classes, found.label_values, found.modality) == (["whole", "core"], [[1, 2], 2], "MR")
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"labels": {"0": "background"}}, "no `labels` with a background"),
+            ({"labels": {"background": 0, "ignore": 3}}, "ignore label"),
+            ({"file_ending": ".png"}, r"no NIfTI \(.png\)"),
+            ({"labels": {"background": 0, "liver": "$1"}}, r"'liver' begins with"),
+        ],
+    )
+    def test_what_cannot_be_read(
+        self, described: Callable[..., None], volumes: Path, changes: dict[str, Any], said: str
+    ) -> None:
+        described(**changes)
+        with pytest.raises(ValueError, match=said):
+            read_nnunet_folder(volumes)
+
+    def test_folder_without_a_description(self, volumes: Path, bundle: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"has no dataset.json; expected a data set folder of nnU-Net"):
+            new_dataset("mine", str(volumes / "imagesTr"), bundle_root=str(bundle))
+
+
+def test_words_of_known_classes_are_offered(bundle_root: Path) -> None:
+    known = known_words(bundle_root / "configs/concepts", "CT")
+    table = yaml.safe_load(table_text(["Spleen", "cyst"], "CT", known))
+    spleen, cyst = table["classes"]
+    phantom = ConceptTable.load(bundle_root / "configs/concepts/amos22.yaml")
+    row = dict(zip(phantom.concepts, phantom.sentences[phantom.classes.index("spleen")], strict=True))
+    assert {field: spleen[field] for field in row if field != "title"} == {f: t for f, t in row.items() if f != "title"}
+    assert cyst["shape"].startswith("TODO")
+    assert "spleen" not in known_words(bundle_root / "configs/concepts", "US")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.data.datalist import load_datalist
-from scripts.words.checks import PLACEHOLDER
+from scripts.words.checks import PLACEHOLDER, normalised
 from scripts.words.prompts import FIELDS
 from scripts.words.table import ConceptTable
 
@@ -52,8 +52,29 @@ def datalist_text(name: str, modality: str, entries: Mapping[str, Sequence[Mappi
     return json.dumps(content | dict(entries), indent=1) + "\n"
 
 
-def table_text(classes: Sequence[str], modality: str) -> str:
-    """Return a concept table with finished titles and TODO placeholders, which no run accepts."""
+def known_words(folder: Path, modality: str) -> dict[str, dict[str, str]]:
+    """Return, by class, the sentences of the tables in a folder for images of a modality, without the titles.
+
+    Tables that are named after another with "_ambiguous" are left out, as are files that are no table of these fields.
+    """
+    known: dict[str, dict[str, str]] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        if path.stem.endswith("_ambiguous"):
+            continue
+        try:
+            table = ConceptTable.load(path)
+        except ValueError:  # one of the user's that is not finished yet
+            continue
+        if table.modality != modality or set(table.concepts) != set(FIELDS):
+            continue
+        for name, row in zip(table.classes, table.sentences, strict=True):
+            known.setdefault(normalised(name), dict(zip(table.concepts, row, strict=True)))
+    return known
+
+
+def table_text(classes: Sequence[str], modality: str, known: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """Return a concept table with finished titles, the sentences of known classes, and TODO placeholders elsewhere,
+    which no run accepts."""
     names = tuple(classes)
     titles = ConceptTable(modality, ("title",), names, tuple((name,) for name in names)).as_format("name").sentences
     lines = [
@@ -68,7 +89,11 @@ def table_text(classes: Sequence[str], modality: str) -> str:
     ]
     for name, (title,) in zip(names, titles, strict=True):
         lines += [f"  - name: {_quoted(name)}", f"    title: {_quoted(title)}"]
-        lines += [f"    {field}: {PLACEHOLDER} ({what})" for field, what in FIELDS.items() if field != "title"]
+        words = (known or {}).get(normalised(name), {})
+        lines += ["    # as in a table of this bundle: check that it is true of your images"] if words else []
+        for field, what in FIELDS.items():
+            if field != "title":
+                lines += [f"    {field}: {json.dumps(words[field]) if words else f'{PLACEHOLDER} ({what})'}"]
         lines += [""]
     return "\n".join(lines)
 

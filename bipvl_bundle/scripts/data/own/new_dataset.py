@@ -10,8 +10,9 @@ from typing import Any
 
 from scripts.data.cases import Item
 from scripts.data.datalist import datalist_entry
-from scripts.data.own.dataset_files import datalist_text, table_text, target_paths, write_together
+from scripts.data.own.dataset_files import datalist_text, known_words, table_text, target_paths, write_together
 from scripts.data.own.file_matching import MatchedCase, match_files, match_images
+from scripts.data.own.nnunet_folder import read_nnunet_folder
 from scripts.data.own.suggestions import DatasetPlan, overlay_text
 from scripts.data.own.survey import Survey, survey
 from scripts.data.splits import with_folds
@@ -21,9 +22,9 @@ from scripts.words.checks import PLACEHOLDER, check_names, check_text
 def new_dataset(
     name: str,
     images: str,
-    labels: str,
-    classes: str | Sequence[str],
-    modality: str,
+    labels: str | None = None,
+    classes: str | Sequence[str] = (),
+    modality: str | None = None,
     *,
     label_values: int | Sequence[Any] = (),
     channels: str | Sequence[str] = (),
@@ -46,7 +47,8 @@ def new_dataset(
 
     Args:
         name: name of the data set: letters, digits and underscores.
-        images: folder of the images, NIfTI; subfolders are read too.
+        images: folder of the images, NIfTI; subfolders are read too. Or, without `labels`, a data set folder of
+            nnU-Net, whose dataset.json tells the rest.
         labels: folder of the label maps, may be the same folder; paired with the images by name.
         classes: the foreground classes in the order of their labels 1 to N, as a list or separated by commas.
         modality: "CT", "MR" or another, as it stands in a sentence.
@@ -72,6 +74,15 @@ def new_dataset(
     """
     root = Path(bundle_root)
     targets = target_paths(root, str(name))
+    if labels is None:
+        of_nnunet = read_nnunet_folder(Path(images))
+        images, labels = str(of_nnunet.images), str(of_nnunet.labels)
+        classes, label_values = classes or of_nnunet.classes, label_values or _if_needed(of_nnunet.label_values)
+        modality = modality or of_nnunet.modality
+        test_images = test_images or _text(of_nnunet.test_images)
+        test_labels = test_labels or (_text(of_nnunet.test_labels) if test_images else None)
+    if modality is None:
+        raise ValueError(f'The images of {name} need a modality: "CT", "MR" or another, as it stands in a sentence.')
     plan = DatasetPlan(str(name), _names("classes", classes), str(modality), num_folds, _values(label_values))
     check_names(plan.classes, "class", f"new_dataset {name}")
     check_text(plan.modality, f"new_dataset {name}: modality")
@@ -92,10 +103,22 @@ def new_dataset(
         "test": [datalist_entry(item, folder) for item in test_items],
     }
     datalist = datalist_text(plan.name, plan.modality, entries)
-    texts = (overlay_text(plan, found), datalist, table_text(plan.classes, plan.modality))
+    texts = (
+        overlay_text(plan, found),
+        datalist,
+        table_text(plan.classes, plan.modality, known_words(root / "configs" / "concepts", plan.modality)),
+    )
     write_together(dict(zip(targets, texts, strict=True)))
     _print_summary(cases, len(test), how, [os.path.relpath(path, root) for path in targets])
     return targets
+
+
+def _if_needed(values: Sequence[int | list[int]]) -> Sequence[int | list[int]]:
+    return () if list(values) == list(range(1, len(values) + 1)) else values
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None
 
 
 def _names(what: str, given: str | Sequence[str]) -> list[str]:
