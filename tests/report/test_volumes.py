@@ -31,7 +31,7 @@ def test_regions_may_overlap(labels: np.ndarray) -> None:
 def test_table_beside_predictions(tmp_path: Path, labels: np.ndarray) -> None:
     affine = np.diag([2.0, -3.0, 4.0, 1.0])
     nib.save(nib.Nifti1Image(labels * 10.0, affine), tmp_path / "x.nii.gz")
-    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "x_seg.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "first_seg.nii.gz")
     items = [{"case": "first", "image": str(tmp_path / "x.nii.gz")}, {"case": "gone", "image": "gone.nii.gz"}]
     write_prediction_volumes(tmp_path, items, ["liver", "kidney"])
     rows = list(csv.DictReader((tmp_path / "volumes.csv").read_text().splitlines()))

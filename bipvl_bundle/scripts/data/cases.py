@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+LABEL_WORDS = ("labels?", "lbls?", "segmentations?", "segm?", "masks?", "gt", "annotations?", "contours?")
+"""Patterns of the words by which names of files tell a label map."""
 Item = dict[str, Any]
 """Key "image": a path, or a list with one path a channel; often "label" or "reference", "case", "patient", "fold"."""
 

@@ -14,7 +14,7 @@ def inference_items(path: PathLike, section: str = "test", channels: int = 1) ->
 
     Args:
         path: a `.nii` or `.nii.gz` file; a folder, whose NIfTI files are taken in the order of their names
-            (hidden files and subfolders are not); or a datalist `.json`, the way to give several files a
+            (hidden files are not); or a datalist `.json`, the way to give several files a
             case.
         section: which list of a datalist.
         channels: of the network; a folder may have a file for each (`case_0000`), or a folder for each case.
@@ -47,9 +47,9 @@ def inference_items(path: PathLike, section: str = "test", channels: int = 1) ->
 def _folder_items(folder: Path, channels: int) -> list[Item]:
     visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
     files = [p for p in visible if p.name.endswith(NIFTI_SUFFIXES)]
-    items = items_of(files, channels) if files else folder_a_case(folder, channels)
+    has_datalist = (folder / "dataset.json").is_file()
+    items = items_of(files, channels) if files or has_datalist else folder_a_case(folder, channels)
     if not items:
-        has_datalist = (folder / "dataset.json").is_file()
         advice = "Give its dataset.json, or its folder of images." if has_datalist else "Nor do its subfolders."
         raise FileNotFoundError(
             f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) among its {len(visible)} files. {advice}"

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.data.cases import Item
+from scripts.data.cases import LABEL_WORDS, Item
 from scripts.data.datalist import NIFTI_SUFFIXES, case_name
-from scripts.data.own.file_matching import LABEL_WORDS
 from scripts.messages.phrases import some
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")

@@ -71,7 +71,7 @@ def read_checkpoint(
         )
     facts = Path(path).stat()
     version = (str(Path(path).absolute()), str(device), facts.st_ino, facts.st_size, facts.st_mtime_ns)
-    state, digest = _kept.pop(version, None) or _read(path, device)
+    state, digest = _kept[version] if version in _kept else _read(path, device)
     _kept.clear()
     if keep:
         _kept[version] = state, digest

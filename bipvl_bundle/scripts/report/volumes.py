@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.data.cases import Item, case_of, images_of
+from scripts.data.datalist import case_name
 from scripts.messages.phrases import first_lines
 from scripts.whole_file import write_rows
 
@@ -92,7 +93,7 @@ def write_prediction_volumes(folder: str | Path, items: Sequence[Item], class_na
 
 
 def _prediction(folder: Path, item: Item) -> Path:
-    return folder / f"{case_of(item)}_seg.nii.gz"
+    return folder / f"{item.get('case') or case_name(images_of(item)[0])}_seg.nii.gz"
 
 
 def _case_rows(case: str, labels_file: Path, image_file: str, class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from scripts.data.cases import LABEL_WORDS
 from scripts.data.datalist import NIFTI_SUFFIXES
 from scripts.messages.phrases import some
 
-LABEL_WORDS = ("labels?", "lbls?", "segmentations?", "segm?", "masks?", "gt", "annotations?", "contours?")
 IMAGE_WORDS = ("images?", "imgs?", "volumes?", "vol", "scans?", "ct", "mri?", r"t[12]w?(?!\d)", "flair", "orig", "raw")
 _NAMED = 5
 _NNUNET_CHANNEL = re.compile(r"_(\d{4})$")
