@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from scripts.app.difference import changed_voxels, changes, most_changed, slices
 from scripts.app.segmenter import Limits, Segmented, WordSegmenter
@@ -53,6 +54,23 @@ def test_words_of_a_request_stay_with_it(segmenter: WordSegmenter, image: Path, 
     np.testing.assert_array_equal(segmenter.segment(image).labels, before.labels)
 
 
+def test_other_words_do_not_see_the_image_again(segmenter: WordSegmenter, image: Path, before: Segmented) -> None:
+    segmenter.segment(image)
+    told: list[str] = []
+    segmenter.segment(image, segmenter.table_of(exchanged(segmenter.rows)), lambda share, text: told.append(text))
+    assert told == ["back to the grid of the file"]
+
+
+def test_masks_are_those_of_the_inference(segmenter: WordSegmenter, image: Path, before: Segmented) -> None:
+    case = segmenter.preprocess({"image": str(image)})
+    with torch.inference_mode():
+        logits = segmenter.inferer(case["image"][None], segmenter.network)[0]
+    labels = segmenter.to_labels({**case, "pred": logits})["pred"]
+    counts = np.bincount(labels.numpy().ravel().astype(int), minlength=9)
+    found = np.bincount(before.labels.ravel(), minlength=9)
+    np.testing.assert_allclose(found, counts, rtol=1e-3)
+
+
 def test_removed_class_is_not_asked_for(segmenter: WordSegmenter, image: Path, before: Segmented) -> None:
     after = segmenter.segment(image, segmenter.table_of(segmenter.rows[1:]))
     rows = changes(before, after)
@@ -64,6 +82,7 @@ def test_removed_class_is_not_asked_for(segmenter: WordSegmenter, image: Path, b
 
 def test_progress_counts_the_windows(segmenter: WordSegmenter, image: Path) -> None:
     told: list[tuple[float, str]] = []
+    segmenter._last = {}
     segmenter.segment(image, progress=lambda share, text: told.append((share, text)))
     windows = [text.split() for _, text in told[:-1]]
     assert windows[-1][1] == windows[-1][3]
@@ -72,6 +91,7 @@ def test_progress_counts_the_windows(segmenter: WordSegmenter, image: Path) -> N
 
 def test_limit_of_time_stops_a_request(segmenter: WordSegmenter, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segmenter, "limits", Limits(seconds=0))
+    monkeypatch.setattr(segmenter, "_last", {})
     with pytest.raises(TimeoutError, match="longer than 0 s"):
         segmenter.segment(image)
 

@@ -25,18 +25,20 @@ from scripts.words.requested import requested_table
 from scripts.words.table import ConceptTable
 
 Progress = Callable[[float, str], None]
+Predict = Callable[[Tensor], Any]
 Row = Sequence[str]
 """Name of a class and its sentences, in the order of the concepts."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may take: voxels of the file, seconds, classes, letters of a cell of the table."""
+    """What a request may take: voxels of the file, seconds, classes, letters of a cell of the table, memory."""
 
     voxels: int = 150_000_000
     seconds: float = 600.0
     classes: int = 40
     letters: int = 600
+    kept_bytes: int = 1_500_000_000  # of the features of the last volume
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Segmented:
 class WordSegmenter:
     """Segments volumes by the inference of a bundle, each request in words of its own.
 
-    Nothing of a request stays in it: words are read by a view of the network that shares its weights.
+    No words of a request stay in it: they are read by a view of the network that shares its weights. For one request at
+    a time.
 
     Args:
         bundle: its folder.
@@ -91,6 +94,7 @@ class WordSegmenter:
         if not config.is_file():
             raise FileNotFoundError(f"'{root}' is no bundle: it has no configs/inference.yaml.")
         self.limits = limits or Limits()
+        self._last: dict[tuple[str, int], tuple[dict[str, Any], Tensor]] = {}
         with tempfile.TemporaryDirectory() as scratch:
             nothing = Path(scratch) / "nothing.nii"  # of which inference.yaml wants a list
             nothing.touch()
@@ -157,16 +161,34 @@ class WordSegmenter:
         self._check(Path(image))
         begun = time.monotonic()
         network = self.network if table is self.table else self.network.with_concepts(table)
-        case = self.preprocess({"image": str(image)})
-        windows = _Windows(
-            network, self.limits.seconds, progress, _count(case["image"].shape[1:], self.roi_size, self.overlap)
-        )
         with torch.inference_mode():
-            logits = self.inferer(case["image"][None].to(self.device), windows)[0]
+            case, logits = self._logits(Path(image), network, progress)
         if progress is not None:
             progress(0.95, "back to the grid of the file")
         labels = self.to_labels({**case, "pred": logits.cpu()})["pred"]
         return self._oriented(Path(image), labels, table, begun)
+
+    def _logits(self, path: Path, network: BiPVLSeg, progress: Progress | None) -> tuple[dict[str, Any], Tensor]:
+        """Return the preprocessed case and its logits, C x H x W x D.
+
+        Where kernels are made of words, a sliding window over the features gives the same logits as one over logits,
+        which are linear in them. The features of the last volume are kept: in other words it takes no time.
+        """
+        head, kernels = network.word_head, network.class_kernels()
+        if head is None or kernels is None:
+            case, found = self._slide(path, network, progress)
+            return case, found[0]
+        key = (str(path), path.stat().st_mtime_ns)
+        case, features = self._last.get(key) or self._slide(path, network.features, progress)
+        fits = features.numel() * features.element_size() <= self.limits.kept_bytes
+        self._last = {key: (case, features)} if fits else {}
+        return case, head(features, kernels)[0]
+
+    def _slide(self, path: Path, predict: Predict, progress: Progress | None) -> tuple[dict[str, Any], Tensor]:
+        case = self.preprocess({"image": str(path)})
+        count = _count(case["image"].shape[1:], self.roi_size, self.overlap)
+        windows = _Windows(predict, self.limits.seconds, progress, count)
+        return case, self.inferer(case["image"][None].to(self.device), windows).as_subclass(Tensor)
 
     def _check(self, path: Path) -> None:
         try:
@@ -196,10 +218,10 @@ class WordSegmenter:
 
 
 class _Windows:
-    """Network that is called window by window: tells of progress, and stops at the limit of time."""
+    """Network, or a part of it, that is called window by window: tells of progress, and stops at the limit of time."""
 
-    def __init__(self, network: BiPVLSeg, seconds: float, progress: Progress | None, count: int) -> None:
-        self.network = network
+    def __init__(self, predict: Predict, seconds: float, progress: Progress | None, count: int) -> None:
+        self.predict = predict
         self.seconds = seconds
         self.progress = progress
         self.count = count
@@ -209,11 +231,11 @@ class _Windows:
     def __call__(self, image: Tensor) -> Tensor:
         if time.monotonic() - self.begun > self.seconds:
             raise TimeoutError(f"This takes longer than {self.seconds:.0f} s and was stopped; give a smaller volume.")
-        logits: Tensor = self.network(image)
+        found: Tensor = self.predict(image)
         self.done += len(image)
         if self.progress is not None:
             self.progress(min(0.9, 0.9 * self.done / self.count), f"window {self.done} of {self.count}")
-        return logits
+        return found
 
 
 def _count(shape: Sequence[int], roi_size: Sequence[int], overlap: float) -> int:

@@ -78,7 +78,9 @@
     await load(found.file);
     const content = window.reportVolumes[name];
     const volumes = await Promise.all(["image", ...found.layers].map((layer) =>
-      niivue.NVImage.loadFromBase64({ base64: content[layer], name: `${layer}.nii.gz` })));
+      niivue.NVImage.loadFromBase64({
+        base64: content[layer], name: "volume.nii.gz", cal_min: 0, cal_max: 255,
+      })));
     while (viewer.volumes.length) viewer.removeVolumeByIndex(0);
     volumes.forEach((volume) => viewer.addVolume(volume));
     current = found;
