@@ -206,3 +206,20 @@ class TestArguments:
         words.write_text(words.read_text().replace("CT", "MR"))
         run()
         assert any("'Abdomen'" in m and "is CT; the words of words.yaml are those of MR" in m for m in caplog.messages)
+
+
+def test_series_without_uids_has_its_label_map_as_nifti_alone(
+    oblique: Any,
+    truth: Any,
+    export: Export,
+    options: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    datasets = oblique.slices()
+    for dataset in datasets:
+        del dataset.StudyInstanceUID
+    segment_dicom(str(export(datasets)), "out", **options, **reader(tmp_path, [0, 0.25, 0.5, 0.75, 1], True))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["series_seg.nii.gz"]
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out/series_seg.nii.gz").dataobj), truth.T)
+    assert "has a StudyInstanceUID: a DICOM SEG could not name its images" in caplog.text

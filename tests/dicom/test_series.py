@@ -313,3 +313,24 @@ def test_folder_may_be_moved_while_in_use(scan: Any, export: Export) -> None:
     series = read_series(folder)
     shutil.rmtree(folder)
     assert len(series.datasets[0].PixelData) == 5 * 4 * 2
+
+
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+
+
+class TestAnonymised:
+    def test_uids_that_no_file_has_are_invented(self, scan: Any, export: Export) -> None:
+        datasets = scan.slices()
+        for dataset in datasets:
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            for keyword in UIDS:
+                delattr(dataset, keyword)
+        found, known = read_series(export(datasets, "none")), read_series(export(scan.slices(), "all"))
+        np.testing.assert_array_equal(found.image, known.image)
+        np.testing.assert_array_equal(found.affine, known.affine)
+        assert (found.invented, known.invented) == (UIDS, ())
+        assert len({dataset.SOPInstanceUID for dataset in found.datasets}) == len(datasets)
+
+    def test_uids_that_some_files_lack_are_not(self, scan: Any, export: Export) -> None:
+        with pytest.raises(ValueError, match=r"IM0002 has no StudyInstanceUID"):
+            read_series(export(change(2, StudyInstanceUID=None)(scan.slices())))

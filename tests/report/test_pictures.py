@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.report.pictures import comparison_figure
+from scripts.report.pictures import comparison_figure, own_window
 
 
 @pytest.fixture
@@ -50,3 +50,17 @@ def test_different_grids_raise(volumes):
 def test_more_classes_than_colours_raise(volumes):
     with pytest.raises(ValueError, match="colours for 15 classes; found 16"):
         comparison_figure(*volumes, [str(i) for i in range(16)])
+
+
+def test_sides_are_marked(volumes):
+    figure = comparison_figure(*volumes, ["left", "right"])
+    for axes in figure.axes[:6]:
+        places = {text.get_text(): text.get_position()[0] for text in axes.texts}
+        assert places["R"] < 0.5 < places["L"]
+
+
+def test_own_window_leaves_out_air_and_outliers():
+    image = np.concatenate([np.zeros(500), np.linspace(100, 200, 1001), [1e6]])
+    low, high = own_window(image)
+    assert 100 < low < 102
+    assert 198 < high < 201

@@ -38,7 +38,8 @@ def segment_dicom(
 ) -> None:
     """Segment a CT or MR series; writes NAME_seg.nii.gz and NAME_seg.dcm, NAME being the series' folder name.
 
-    Needs pydicom and highdicom. Both files have the geometry of the series; segment n of the SEG is label n.
+    Needs pydicom and highdicom. Both files have the geometry of the series; segment n of the SEG is label n. Of a
+    series without UIDs, as after an anonymisation, there is the NIfTI file alone: a SEG must name what it belongs to.
 
     Args:
         series: folder with the files of one series
@@ -58,11 +59,20 @@ def segment_dicom(
     if existing and not overwrite:
         raise FileExistsError(f"{' and '.join(existing)} exist already; choose another `output`, or pass overwrite.")
     source = read_series(folder, series_uid)
+    if source.invented:
+        logger.warning(
+            "No file of '%s' has a %s: a DICOM SEG could not name its images, so that the label map is written as "
+            "NIfTI alone.",
+            folder,
+            ", ".join(source.invented),
+        )
+        targets = targets[:1]
     with TemporaryDirectory() as scratch:
         results = [Path(scratch) / path.name for path in targets]
         workflow = _run(source, Path(scratch), config_file, overrides)
         _collect(Path(scratch) / "predictions", results[0])
-        _write_segmentation(source, results, workflow)
+        if not source.invented:
+            _write_segmentation(source, results, workflow)
         targets[0].parent.mkdir(parents=True, exist_ok=True)
         for result, target in zip(results, targets, strict=True):
             shutil.move(result, target)

@@ -26,6 +26,7 @@ highdicom, _has_highdicom = optional_import("highdicom")
 logger = logging.getLogger(__name__)
 
 DICOM_SUFFIX = ".dcm"
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 # Slope and intercept, and nothing that is meant for display.
 MODALITY_VALUES: dict[str, Any] = {
     "dtype": np.float32,
@@ -45,6 +46,7 @@ class Series:
         image: in HU for CT, else as the scanner's rescaling has it.  # C x R x S, float32
         affine: from indices (column, row, slice) to mm in RAS+.  # 4 x 4
         frame_of: the frame of `datasets` that shows each slice of the stack.  # S
+        invented: the UIDs that no file had, as after an anonymisation, and that `datasets` have for the time being.
     """
 
     label: str
@@ -52,6 +54,7 @@ class Series:
     image: NDArray[np.float32]
     affine: Floats
     frame_of: NDArray[np.intp]
+    invented: tuple[str, ...] = ()
 
     @property
     def modality(self) -> str:
@@ -114,7 +117,9 @@ def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -
     source = Path(folder).expanduser()
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder '{source}'; expected one with the files of a DICOM series.")
-    label, files = _choose(_group(_read_images(source), source), source, series_uid)
+    images = _read_images(source)
+    invented = _invent_uids([dataset for _, dataset in images])
+    label, files = _choose(_group(images, source), source, series_uid)
     planes = [plane for path, dataset in files for plane in read_planes(path, dataset, label)]
     multi_frame = len(planes) > len(files)
     if multi_frame and len(files) > 1:
@@ -130,6 +135,7 @@ def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -
         image=np.ascontiguousarray(slices[order].swapaxes(0, 2)),
         affine=stack_affine([planes[index] for index in order]),
         frame_of=np.array(order if multi_frame else range(len(order)), dtype=np.intp),
+        invented=invented,
     )
 
 
@@ -165,6 +171,17 @@ def _read(path: Path) -> Dataset | None:
 def _kind(dataset: Dataset) -> str:
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "no image")
     return str(getattr(uid, "name", uid))
+
+
+def _invent_uids(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    """Give the images the UIDs that none of them has; one that only some lack stays absent, and is refused later."""
+    absent = tuple(keyword for keyword in UIDS if not any(dataset.get(keyword) for dataset in datasets))
+    for keyword in absent:
+        shared = pydicom.uid.generate_uid()
+        for dataset in datasets:
+            own = keyword == "SOPInstanceUID"
+            setattr(dataset, keyword, pydicom.uid.generate_uid() if own else shared)
+    return absent
 
 
 def _group(images: Sequence[tuple[Path, Dataset]], folder: Path) -> dict[str, list[tuple[Path, Dataset]]]:

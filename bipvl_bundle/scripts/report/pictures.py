@@ -26,7 +26,7 @@ def comparison_figure(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     window: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw image, reference and prediction side by side: a coronal and an axial row through the labels.
+    """Draw image, reference and prediction side by side: a coronal and an axial row through the labels, sides marked.
 
     Args:
         image: H x W x D in RAS orientation
@@ -66,11 +66,20 @@ def comparison_figure(
                 shown = np.ma.masked_equal(_seen(labels, axis, index), 0)
                 axes.imshow(shown, cmap=colours, vmin=1, vmax=max(len(class_names), 2), alpha=0.6, **style)
             axes.set_axis_off()
+            for place, side in ((0.02, "R"), (0.98, "L")):
+                axes.text(place, 0.5, side, color="white", transform=axes.transAxes, ha="center", va="center")
             if row == 0:
                 axes.set_title(title)
     handles = [Patch(color=_COLOURS[i], label=name) for i, name in enumerate(class_names)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False)
     return figure
+
+
+def own_window(image: NDArray[Any]) -> tuple[float, float]:
+    """Return the first and the 99th percentile of what lies above 0, as air does not; of all if nothing does."""
+    values = image[image > 0]
+    low, high = np.percentile(values if values.size else image, (1, 99))
+    return float(low), float(max(high, low + np.finfo(np.float32).eps))
 
 
 def _richest_slice(labels: NDArray[np.integer], axis: int) -> int:
