@@ -18,6 +18,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from scripts.configuration.plan import versions
 from scripts.data.cases import Item, case_of, images_of
@@ -65,7 +66,7 @@ class EvaluationPage:
         facts: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.network = network
+        self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.items = {case_of(item): item for item in items}
         self.transform = transform
         self.concepts = concepts
