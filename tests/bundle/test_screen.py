@@ -59,7 +59,9 @@ def test_inference_writes_what_it_can_and_ends_with_the_reason(
     status, said = screen("inference", "inference.yaml", **options)
     assert status == 1
     assert (tmp_path / "runs/predictions/a_seg.nii.gz").is_file()
-    assert re.search(r"\nError: image .*b\.nii\.gz: expected finite voxels, found 0 NaN and 1 infinite .*\n\Z", said)
+    assert re.search(r"\nError: 1 of 2 cases failed: b\. Why: .*failures\.csv\. .*\n\Z", said)
+    reasons = (tmp_path / "runs/predictions/failures.csv").read_text(encoding="utf-8")
+    assert re.search(r"\nb,.*b\.nii\.gz,.*expected finite voxels, found 0 NaN and 1 infinite", reasons)
     assert "Traceback" not in said
     assert "terminating" not in said
 
@@ -71,15 +73,18 @@ def test_misspelt_option_is_the_last_line(screen: Screen) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_training_says_so_in_one_line(
-    started: Callable[..., subprocess.Popen[str]], little: Options, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_says_in_one_line_how_to_go_on(
+    started: Callable[..., subprocess.Popen[str]], little: Options, tmp_path: Path, number: signal.Signals
 ) -> None:
     with started("training", "train.yaml", folder=tmp_path, **{**little, "max_epochs": 1000}) as process:
         while not (tmp_path / "models/last.pt").exists():
             assert process.poll() is None
             time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said, _ = process.communicate()
     assert process.returncode != 0
-    assert said.endswith("\nInterrupted.\n")
+    by = "" if number == signal.SIGINT else " by SIGTERM"
+    line = rf"\nInterrupted{by}\. The state after epoch \d+ is in .*last\.pt\. .* --resume True\.\n\Z"
+    assert re.search(line, said)
     assert "Traceback" not in said

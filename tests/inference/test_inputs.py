@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from scripts.inference.inputs import inference_items
@@ -37,6 +39,16 @@ def test_one_file(tmp_path: Path, name: str) -> None:
 def test_folder_is_read_in_order_without_hidden_files_subfolders_and_others(tmp_path: Path) -> None:
     touch(tmp_path, "b.nii.gz", "a.nii", "._b.nii.gz", "notes.txt", "sub/c.nii.gz")
     assert [item["case"] for item in inference_items(tmp_path)] == ["a", "b"]
+
+
+def test_masks_beside_their_images_are_no_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.nii.gz", "a_seg.nii.gz", "a-label.nii", "b_seg.nii.gz", "gt.nii.gz")
+    (tmp_path / "c.nii.gz").write_bytes(b"")
+    written = nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    written.header["descrip"] = b"BiPVL-Seg"
+    nib.save(written, tmp_path / "d.nii.gz")
+    assert [item["case"] for item in inference_items(tmp_path)] == ["a", "b_seg", "c", "gt"]
+    assert "3 files are taken for masks and not segmented: a-label.nii, a_seg.nii.gz, d.nii.gz" in caplog.text
 
 
 def test_datalist_with_bare_paths(dataset: Path) -> None:

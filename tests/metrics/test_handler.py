@@ -287,7 +287,7 @@ def test_cases_of_all_ranks_count_and_repeated_ones_once(monkeypatch: pytest.Mon
     handlers[2].update({"pred": label_map(2, slab=False), "label": label, "case": "slab missed"})
     repeated = [pickle.loads(pickle.dumps(handlers[1]._cases)), handlers[2]._cases]
     ranks = [handlers[0]._cases, handlers[1]._cases, *repeated, []]
-    monkeypatch.setattr(handler_module.idist, "all_gather", lambda _: ranks)
+    monkeypatch.setattr(handler_module.idist, "all_gather", lambda held: ranks if isinstance(held, list) else [held])
     handlers[0].compute()
     assert handlers[0]._scalars["missed"] == 1
     assert handlers[0]._scalars["dice_cube"] == pytest.approx((1.0 + 0.7) / 2)

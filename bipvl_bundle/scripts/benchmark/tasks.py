@@ -81,7 +81,7 @@ def whole_case(setup: Setup, network: nn.Module, image: str, output: Path) -> Ta
             batch["pred"] = inferer(batch["image"].to(setup.device), network)
             (item,) = decollate_batch(batch)
         for transform in after:
-            with watch.part(PART_OF.get(type(transform), "labels")):
+            with watch.part(next((part for kind, part in PART_OF.items() if isinstance(transform, kind)), "labels")):
                 item = transform(item)
 
     return run

@@ -18,7 +18,7 @@ def case_of(item: Item) -> str:
 
 def patient_of(item: Item) -> str:
     """Return the patient of a case, or the case itself if none is given."""
-    return str(item.get("patient", case_of(item)))
+    return case_of(item) if item.get("patient") is None else str(item["patient"])
 
 
 def images_of(item: Item) -> list[str]:
@@ -40,4 +40,4 @@ def loaded_from(volume: Any, key: Hashable) -> str:
 
 def identities(item: Item) -> set[str]:
     """Return the images and the named patient of a case, which no other section of a data set may share."""
-    return {*images_of(item), *([f"patient '{item['patient']}'"] if "patient" in item else [])}
+    return {*images_of(item), *([] if item.get("patient") is None else [f"patient '{item['patient']}'"])}

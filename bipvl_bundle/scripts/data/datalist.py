@@ -204,7 +204,7 @@ def _item(path: Path, where: str, entry: Any, labelled: bool | None) -> Item:
             )
         item["label"] = _resolve(path, label)
     item["case"] = _own_name(fields.get("case"), f"{where} of '{path}': case") or _common_case_name(files)
-    return item | {key: fields[key] for key in _KEPT if key in fields}
+    return item | {key: fields[key] for key in _KEPT if fields.get(key) is not None}
 
 
 def _own_name(case: Any, where: str) -> str:

@@ -8,13 +8,12 @@ import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
 from scripts.data.cases import Item, case_of, images_of
+from scripts.data.datalist import NIFTI_SUFFIXES
+from scripts.data.nifti import affine_in_mm, load_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ def fingerprints(items: Sequence[Item], known: Collection[str] = ()) -> list[str
 
     Raises:
         OSError: an image is absent.
+        UnusableFile: it is damaged; see `load_nifti`.
     """
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         return sorted({*known, *pool.map(fingerprint, items)})
@@ -43,7 +43,7 @@ def fingerprint(item: Item) -> str:
 
 
 def lowest_value(path: str) -> float:
-    """Return a low value of an image, which one voxel in a hundred is below; NaN if nibabel does not know the file."""
+    """Return a low value of an image, which one voxel in a hundred is below; NaN if it is no NIfTI file."""
     return _content(path, *_state(path))[1]
 
 
@@ -56,16 +56,15 @@ def _state(path: str) -> tuple[int, int]:
 def _content(path: str, modified: int, size: int) -> tuple[str, float]:
     """Return the hash of a file's shape, affine (to 0.001 mm) and voxels, and a low value.
 
-    Of a file that nibabel does not know, the hash of its bytes.
+    Of another file than NIfTI, the hash of its bytes.
     """
     found = hashlib.sha256()
-    try:
-        image: Any = nib.load(path)
-    except ImageFileError:
+    if not path.endswith(NIFTI_SUFFIXES):
         with open(path, "rb") as file:
             return hashlib.sha256(file.read()).hexdigest(), float("nan")
+    image = load_nifti(path)
     found.update(repr(image.shape).encode())
-    found.update((np.round(np.asarray(image.affine, dtype=float), 3) + 0.0).tobytes())  # + 0.0: no negative zero
+    found.update((np.round(affine_in_mm(image.header), 3) + 0.0).tobytes())  # + 0.0: no negative zero
     voxels = np.asarray(image.dataobj, dtype=np.float32)
     found.update(voxels.tobytes(order="F"))
     return found.hexdigest(), float(np.quantile(voxels.ravel(order="K")[::11], 0.01))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
 from scripts.data.cases import Item, case_of, images_of
 from scripts.data.fingerprints import lowest_value
+from scripts.data.nifti import UnusableFile, affine_in_mm, read_header
 
 LARGER = 2.0
 """How many times as long as the training's longest an edge may be."""
@@ -33,12 +32,13 @@ def describe_images(items: Sequence[Item]) -> dict[str, Any]:
 def edges_mm(item: Item) -> list[float] | None:
     """Return the edges of a case's first image in mm, the longest first, from its header; None if nibabel has none."""
     try:
-        image: Any = nib.load(images_of(item)[0])
-    except (ImageFileError, FileNotFoundError):  # the loader tells what is wrong with it
+        header = read_header(images_of(item)[0])
+    except (UnusableFile, FileNotFoundError):  # the loader tells what is wrong with it
         return None
-    if len(image.shape) < 3:
+    shape = header.get_data_shape()
+    if len(shape) < 3:
         return None
-    sizes = np.sqrt((np.asarray(image.affine)[:3, :3] ** 2).sum(axis=0)) * np.asarray(image.shape[:3])
+    sizes = np.sqrt((affine_in_mm(header)[:3, :3] ** 2).sum(axis=0)) * np.asarray(shape[:3])
     return sorted((float(size) for size in sizes), reverse=True)
 
 

@@ -1,9 +1,10 @@
-"""Transforms that MONAI lacks: a tolerant `Spacingd` and the check of a loaded case."""
+"""Transforms that MONAI lacks: a `Spacingd` that tolerates and foresees, and the check of a loaded case."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -12,12 +13,17 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Spacingd
 
 from scripts.data.cases import loaded_from
+from scripts.data.memory import require_memory
 from scripts.geometry.grid import corner_distance
 from scripts.messages.phrases import by, some
 
 __all__ = ["CheckCased", "SafeSpacingd"]
 
 SPATIAL_DIMS = 3
+BYTES_A_VOXEL = 32
+"""Of a resampling by MONAI: four coordinates in double precision."""
+BYTES_A_CHANNEL = 12
+"""Besides, the result in double and in single precision."""
 
 
 class SafeSpacingd(Spacingd):
@@ -26,12 +32,21 @@ class SafeSpacingd(Spacingd):
     Since monai 1.6.0 `Spacingd` takes every entry named ``<key>_*`` for a dictionary of metadata and updates
     it; an entry of another type stops it. Such entries are kept out of its sight and put back. Arguments,
     result and inverse are those of `Spacingd`.
+
+    Raises:
+        ValueError: memory cannot hold the resampled volume; it is not begun.
     """
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         hidden = {name: entry for name, entry in data.items() if self._is_foreign(name, entry)}
         own = {name: entry for name, entry in data.items() if name not in hidden}
+        for key, pixdim in self.key_iterator(own, self.pixdims):
+            _require_room(own[key], key, pixdim)
         return {**super().__call__(own, lazy=lazy), **hidden}
+
+    @property
+    def pixdims(self) -> list[Any]:
+        return [self.spacing_transform.pixdim] * len(self.keys)
 
     def _is_foreign(self, name: Hashable, entry: Any) -> bool:
         if name in self.keys or isinstance(entry, dict):
@@ -175,6 +190,20 @@ class CheckCased(MapTransform):
             f"{_distinct(label[(label < 0) | (label >= count)])}; correct the label, or add the class to the "
             "table of concepts"
         )
+
+
+def _require_room(volume: Any, key: Hashable, pixdim: Sequence[float]) -> None:
+    """Raise an error if the machine cannot hold a volume resampled to voxels of `pixdim` mm."""
+    if not isinstance(volume, MetaTensor) or volume.ndim != 1 + SPATIAL_DIMS or len(pixdim) != SPATIAL_DIMS:
+        return
+    old = volume.pixdim.tolist()
+    size = [int((n - 1) * was / new) + 1 for n, was, new in zip(volume.shape[1:], old, pixdim, strict=True)]
+    require_memory(
+        prod(size) * (BYTES_A_VOXEL + BYTES_A_CHANNEL * len(volume)),
+        f"{loaded_from(volume, key)}: resampling it from {by(volume.shape[1:])} voxels of {by(old)} mm to {by(size)} "
+        f"of {by(map(float, pixdim))} mm",
+        "Correct the voxel size in its header if it is wrong, crop the image, or use larger voxels (spacing).",
+    )
 
 
 def _check_grid(volume: torch.Tensor, name: str, channels: Sequence[int], advice: str) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImage
+from monai.transforms import Compose
 
 from scripts.configuration.check import check_config
 from scripts.configuration.plan import versions
 from scripts.data.cases import Item, case_of
+from scripts.data.loading import load_volume
 from scripts.experiments.compare import PER_CASE
 from scripts.experiments.description import BUNDLE_ROOT, SPLITS, config_path
 from scripts.experiments.records import code_digest, digest, write_json
@@ -131,13 +132,12 @@ class PredictionReader:
         self.softmax: bool = parser.get_parsed_content("softmax")
         self.classes = [str(name) for name in parser.get_parsed_content("class_names")]
         self.map_labels = Compose(parser.get_parsed_content("label_transforms"))
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
         self.as_files = labels == "files"
         self.values = None if labels in LABELS else label_values(Path(labels), self.classes)
 
     def __call__(self, item: Item, prediction: Path) -> dict[str, Any]:
-        reference = self.map_labels({"reference": self.load(item["reference"])})["reference"]
-        found = self.load(prediction)
+        reference = self.map_labels({"reference": load_volume(item["reference"])})["reference"]
+        found = load_volume(prediction)
         if self.as_files:
             found = self.map_labels({"reference": found})["reference"]
         elif self.values is not None:

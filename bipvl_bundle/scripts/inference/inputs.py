@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.data.cases import Item
+from scripts.data.cases import LABEL_WORDS, Item
 from scripts.data.datalist import NIFTI_SUFFIXES, PathLike, absolute, case_name, load_datalist, require_unique
 from scripts.inference.layouts import folder_a_case, items_of
+from scripts.inference.outputs import is_mask
+from scripts.messages.phrases import some
+
+logger = logging.getLogger(__name__)
+
+MASK = re.compile(rf"(.+)[_\-. ](?:{'|'.join(LABEL_WORDS)})", re.IGNORECASE)
 
 
 def inference_items(path: PathLike, section: str = "test", channels: int = 1) -> list[Item]:
@@ -14,7 +23,7 @@ def inference_items(path: PathLike, section: str = "test", channels: int = 1) ->
 
     Args:
         path: a `.nii` or `.nii.gz` file; a folder, whose NIfTI files are taken in the order of their names
-            (hidden files are not); or a datalist `.json`, the way to give several files a
+            (hidden files and masks are not); or a datalist `.json`, the way to give several files a
             case.
         section: which list of a datalist.
         channels: of the network; a folder may have a file for each (`case_0000`), or a folder for each case.
@@ -44,9 +53,28 @@ def inference_items(path: PathLike, section: str = "test", channels: int = 1) ->
     return [{"image": str(source), "case": case_name(source.name)}]
 
 
+def _without_masks(files: Sequence[Path]) -> list[Path]:
+    """Leave out the masks among the files, those that this program wrote and those that lie beside their image."""
+    names = {case_name(path.name) for path in files}
+    masks = [path for path in files if is_mask(path) or _image_of(path) in names]
+    if masks:
+        logger.warning(
+            "%d files are taken for masks and not segmented: %s. If they are images, list them in a datalist.",
+            len(masks),
+            some(path.name for path in masks),
+        )
+    return [path for path in files if path not in masks]
+
+
+def _image_of(path: Path) -> str | None:
+    """Return the name of the image beside which a file would be a mask, such as `a` for `a_seg`."""
+    found = MASK.fullmatch(case_name(path.name))
+    return found[1] if found else None
+
+
 def _folder_items(folder: Path, channels: int) -> list[Item]:
     visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    files = [p for p in visible if p.name.endswith(NIFTI_SUFFIXES)]
+    files = _without_masks([p for p in visible if p.name.endswith(NIFTI_SUFFIXES)])
     has_datalist = (folder / "dataset.json").is_file()
     items = items_of(files, channels) if files or has_datalist else folder_a_case(folder, channels)
     if not items:

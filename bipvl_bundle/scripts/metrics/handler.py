@@ -45,6 +45,8 @@ class SegmentationMetricsHandler(Metric):
     Of a case that says which classes are labelled in it, the others are not scored. Where cases name their data set,
     the mean DSC of each stands in the metrics too.
 
+    With ``goes_on`` the cases of the epochs before count too.
+
     Where no case holds any class, the mean DSC is logged and given as 0: a NaN could never be beaten, and a
     model saver would keep the first checkpoint for ever.
 
@@ -100,6 +102,7 @@ class SegmentationMetricsHandler(Metric):
         self.case_key = case_key
         self.labelled_key = labelled_key
         self.data_set_key = data_set_key
+        self.goes_on = False
         super().__init__()
 
     def attach(self, engine: Engine, name: str, *args: Any, **kwargs: Any) -> None:
@@ -107,6 +110,8 @@ class SegmentationMetricsHandler(Metric):
         engine.add_event_handler(Events.STARTED, self._check_output)
 
     def reset(self) -> None:
+        if self.goes_on:  # after a case that failed
+            return
         self._cases: list[tuple[str, list[ClassScore]]] = []
         self._data_sets: dict[str, str | None] = {}
         self._scalars: dict[str, float] = {}

@@ -76,7 +76,7 @@ class EvaluationPage:
         self.facts = dict(facts or {})
         self.device = device
         self.kept: list[Case] = []
-        self.begun = time.monotonic()
+        self.begun = 0.0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -84,7 +84,7 @@ class EvaluationPage:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
-        self.kept, self.begun = [], time.monotonic()
+        self.begun = self.begun or time.monotonic()  # not anew after a case that failed
 
     def keep(self, engine: Engine) -> None:
         """Keep the label maps of the cases of an iteration."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from scripts.data.cases import Item, case_of, images_of
 from scripts.data.datalist import case_name
+from scripts.data.nifti import affine_in_mm, load_nifti
 from scripts.messages.phrases import first_lines
 from scripts.whole_file import write_rows
 
@@ -88,7 +88,7 @@ def write_prediction_volumes(folder: str | Path, items: Sequence[Item], class_na
     places = {case: (path, image) for case, (path, image) in found.items() if path.is_file()}
     try:
         write_volumes(folder / TABLE, places, class_names)
-    except (OSError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, ValueError) as error:
         logger.warning("The volumes of the predictions in %s were not measured: %s", folder, first_lines(error, 2))
 
 
@@ -97,9 +97,9 @@ def _prediction(folder: Path, item: Item) -> Path:
 
 
 def _case_rows(case: str, labels_file: Path, image_file: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    labels, image = cast(nib.Nifti1Image, nib.load(labels_file)), cast(nib.Nifti1Image, nib.load(image_file))
+    labels, image = load_nifti(labels_file), load_nifti(image_file)
     array = np.asarray(image.dataobj, dtype=np.float32)
-    voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
+    voxel_ml = abs(float(np.linalg.det(affine_in_mm(labels.header)[:3, :3]))) / 1000
     channel = array if array.ndim == 3 else array[..., 0]
     try:
         rows = class_volumes(np.asarray(labels.dataobj), channel, voxel_ml, class_names)

@@ -168,8 +168,9 @@ class TestProblems:
             flat = nib.Nifti1Image(arrays[key], None)
             flat.header.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), code=1)
             nib.save(flat, item[key])
-        (problem,) = measure(item).problems
-        assert problem
+        problems = measure(item).problems
+        assert [problem.split(":")[0] for problem in problems] == [f"{key} {item[key]}" for key in ("image", "label")]
+        assert all("expected edges from 0.001 to 100 mm" in problem for problem in problems)
 
     @pytest.mark.parametrize("key", ["image", "label"])
     @pytest.mark.parametrize("length", [0, 60, -30])

@@ -120,3 +120,38 @@ def test_images_alone_are_cases_without_label(tmp_path: Path) -> None:
     cases = match_images(tmp_path, split_channels=True)
     assert [(case.name, len(case.images), case.label) for case in cases] == [("a", 2, None), ("b", 2, None)]
     assert len(match_images(tmp_path)) == 4
+
+
+def make(folder: Path, *names: str) -> None:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"")
+
+
+class TestPairsOfOneScan:
+    def test_an_image_of_one_kind_has_no_label_of_another(self, tmp_path: Path) -> None:
+        make(tmp_path / "images", "P1_T1.nii.gz", "P2_T1.nii.gz")
+        make(tmp_path / "labels", "P1_T2_seg.nii.gz", "P2_T2_seg.nii.gz")
+        with pytest.raises(ValueError, match=r"an image and a label of different scans \(P1_T1.nii.gz, P1_T2_seg"):
+            match_files(tmp_path / "images", tmp_path / "labels")
+
+    def test_two_kinds_of_a_patient_are_two_cases(self, tmp_path: Path) -> None:
+        make(tmp_path / "images", "P1_T1.nii.gz", "P1_T2.nii.gz")
+        make(tmp_path / "labels", "P1_T1_seg.nii.gz", "P1_T2_seg.nii.gz")
+        cases, _ = match_files(tmp_path / "images", tmp_path / "labels")
+        assert [(case.images[0].name, case.label.name) for case in cases if case.label] == [
+            ("P1_T1.nii.gz", "P1_T1_seg.nii.gz"),
+            ("P1_T2.nii.gz", "P1_T2_seg.nii.gz"),
+        ]
+
+    def test_a_word_on_one_side_alone_is_dropped(self, tmp_path: Path) -> None:
+        make(tmp_path / "images", "P1_CT.nii.gz", "P2_CT.nii.gz")
+        make(tmp_path / "labels", "P1_seg.nii.gz", "P2_CT_seg.nii.gz")
+        cases, _ = match_files(tmp_path / "images", tmp_path / "labels")
+        assert [case.label.name for case in cases if case.label] == ["P1_seg.nii.gz", "P2_CT_seg.nii.gz"]
+
+    def test_two_files_that_would_be_one_case_are_named(self, tmp_path: Path) -> None:
+        make(tmp_path / "images", "p 1.nii.gz", "p_1.nii.gz")
+        make(tmp_path / "labels", "p 1.nii.gz", "p_1.nii.gz")
+        with pytest.raises(ValueError, match=r"p 1.nii.gz, p_1.nii.gz would both be the case 'p_1'"):
+            match_files(tmp_path / "images", tmp_path / "labels")

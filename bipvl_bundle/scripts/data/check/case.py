@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.transforms import generate_spatial_bounding_box
 from numpy.typing import NDArray
 
 from scripts.data.cases import Item, files_of
+from scripts.data.nifti import UnusableFile, load_nifti
 from scripts.geometry.grid import Grid, ras_grid
 from scripts.messages.phrases import first_lines
 
@@ -162,9 +162,9 @@ def _reasons(item: Item, error: Exception) -> list[str]:
     found = []
     for kind, path in files_of(item):
         try:
-            np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]  # typed as any image, even one without voxels
-        except Exception as fault:  # of whatever kind: it is the file's
-            found.append(f"{kind} {path}: cannot be read ({_said(fault)}); export or copy it again")
+            load_nifti(path)
+        except UnusableFile as fault:
+            found.append(f"{kind} {fault}")
     return found or [f"cannot be loaded ({_said(error)})"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from scripts.data.check.report import (
 )
 from scripts.data.datalist import check_datalist_labels, datalist_sections, load_datalist
 from scripts.data.label_names import names_in_files
+from scripts.data.memory import machine_memory
 from scripts.data.splits import require_fold, split_folds
 from scripts.data.transforms import CheckCased
 from scripts.messages.phrases import byte_size, root_cause, some
@@ -200,15 +200,8 @@ def _plan(parser: ConfigParser) -> tuple[list[Job], Settings]:
         cache_rate=parser.get_parsed_content("cache_rate"),
         training_parts=[frozenset(cases - part) for part in held_out],
         fold=fold,
-        memory=_memory(),
+        memory=machine_memory(),
     )
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _shared_cases(jobs: Sequence[Job]) -> list[Finding]:

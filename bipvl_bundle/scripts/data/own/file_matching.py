@@ -11,7 +11,10 @@ from scripts.data.cases import LABEL_WORDS
 from scripts.data.datalist import NIFTI_SUFFIXES
 from scripts.messages.phrases import some
 
-IMAGE_WORDS = ("images?", "imgs?", "volumes?", "vol", "scans?", "ct", "mri?", r"t[12]w?(?!\d)", "flair", "orig", "raw")
+IMAGE_WORDS = ("images?", "imgs?", "volumes?", "vol", "scans?", "orig", "raw")
+KIND_WORDS = ("ct", "mri?", r"t[12]w?(?!\d)", "flair")
+"""Tell a scan from another one of the patient, so that an image and a label which both have one have the same."""
+DROPPED = (*LABEL_WORDS, *IMAGE_WORDS, *KIND_WORDS)
 _NAMED = 5
 _NNUNET_CHANNEL = re.compile(r"_(\d{4})$")
 
@@ -29,7 +32,7 @@ class _Rule(NamedTuple):
 
     said: str
     channels: re.Pattern[str] | None
-    words: bool
+    dropped: tuple[str, ...] = ()
 
 
 class _Groups(NamedTuple):
@@ -123,15 +126,16 @@ def match_images(images: Path, channels: Sequence[str] = (), *, split_channels: 
     """Return the cases of a folder without labels; joins channel files if `split_channels`."""
     pattern = _channel_pattern(channels) if split_channels else None
     files = nifti_files(images, "images")
-    return _cases(_by_key(files, images, _Rule("", pattern, words=False)), {}, channels)
+    return _cases(_by_key(files, images, _Rule("", pattern)), {}, channels)
 
 
 def _rules(channels: Sequence[str]) -> list[_Rule]:
     ending = _channel_pattern(channels)
     said = f"by the channels' endings {', '.join(channels)}" if channels else "by channel numbers (_0000)"
-    rules = [_Rule("by equal names", None, False), _Rule(said, ending, False)]
-    rules += [_Rule("by names without words such as 'image' and 'label'", None, True)]
-    rules += [_Rule(f"{said} and names without words such as 'image' and 'label'", ending, True)]
+    rules = [_Rule("by equal names", None), _Rule(said, ending)]
+    for dropped, such_as in (((*LABEL_WORDS, *IMAGE_WORDS), "'image' and 'label'"), (DROPPED, "'ct' and 'label'")):
+        rules += [_Rule(f"by names without words such as {such_as}", None, dropped)]
+        rules += [_Rule(f"{said} and names without words such as {such_as}", ending, dropped)]
     return [rule for rule in rules if rule.channels is ending] if channels else rules
 
 
@@ -149,10 +153,10 @@ def _stem(path: Path, root: Path) -> str:
     return next(name[: -len(suffix)] for suffix in NIFTI_SUFFIXES if name.endswith(suffix))
 
 
-def _key(stem: str, words: bool) -> str:
-    if not words:
+def _key(stem: str, dropped: Sequence[str]) -> str:
+    if not dropped:
         return stem
-    without = _word([*LABEL_WORDS, *IMAGE_WORDS]).sub("", stem.casefold())
+    without = _word(dropped).sub("", stem.casefold())
     return "_".join(part for part in re.split(r"[^\w]|_", without) if part)
 
 
@@ -161,7 +165,7 @@ def _by_key(files: Sequence[Path], root: Path, rule: _Rule) -> dict[str, list[tu
     for path in files:
         stem = _stem(path, root)
         found = rule.channels.search(stem) if rule.channels else None
-        key = _key(stem[: found.start()] if found else stem, rule.words)
+        key = _key(stem[: found.start()] if found else stem, rule.dropped)
         groups.setdefault(key, []).append((found[1] if found else "", path))
     return groups
 
@@ -169,7 +173,7 @@ def _by_key(files: Sequence[Path], root: Path, rule: _Rule) -> dict[str, list[tu
 def _grouped(of_images: Sequence[Path], images: Path, of_labels: Sequence[Path], labels: Path, rule: _Rule) -> _Groups:
     by_label: dict[str, list[Path]] = {}
     for path in of_labels:
-        by_label.setdefault(_key(_stem(path, labels), rule.words), []).append(path)
+        by_label.setdefault(_key(_stem(path, labels), rule.dropped), []).append(path)
     return _Groups(_by_key(of_images, images, rule), by_label)
 
 
@@ -183,16 +187,27 @@ def _left_over(groups: _Groups) -> str:
         names = [channel for channel, _ in groups.images[key]]
         if len(set(names)) < len(names):
             faults.append(f"several images for one label ({_names([path for _, path in groups.images[key]])})")
+        image, label = groups.images[key][0][1], groups.labels[key][0]
+        kinds = set().union(*(_kinds(path) for _, path in groups.images[key]))
+        if kinds and not _kinds(label) <= kinds:
+            faults.append(f"an image and a label of different scans ({_names([image, label])})")
         if len(groups.labels[key]) > 1:
             faults.append(f"several labels for one image ({_names(groups.labels[key])})")
     return "; ".join(faults[:_NAMED])
+
+
+def _kinds(path: Path) -> set[str]:
+    """Return the words of a file's name that tell its kind of scan."""
+    found = _word(KIND_WORDS).findall(path.name.casefold())
+    return {word.removesuffix("w").replace("mri", "mr") for word in found}
 
 
 def _cases(
     images: Mapping[str, list[tuple[str, Path]]], labels: Mapping[str, Path], channels: Sequence[str]
 ) -> list[MatchedCase]:
     order = list(channels) or sorted({channel for files in images.values() for channel, _ in files})
-    cases = []
+    cases: list[MatchedCase] = []
+    taken: dict[str, Path] = {}
     for key, files in sorted(images.items()):
         by_channel = dict(files)
         if sorted(by_channel) != sorted(order) or len(files) > len(order):
@@ -201,6 +216,10 @@ def _cases(
                 f"{', '.join(order)}, as others have. Complete the case, or move it away."
             )
         name = re.sub(r"[^\w.-]+", "_", key) or "case"
+        if name in taken:
+            pair = [taken[name], files[0][1]]
+            raise ValueError(f"The files {_names(pair)} would both be the case '{name}'; rename one of them.")
+        taken[name] = files[0][1]
         cases.append(MatchedCase(name, [by_channel[channel] for channel in order], labels.get(key)))
     return cases
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import error as ZlibError
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from scripts.data import nifti
 from scripts.data.own.file_matching import MatchedCase
 from scripts.geometry.grid import Grid, ras_grid
 from scripts.messages.phrases import first_lines
 
-READ_ERRORS = (OSError, EOFError, ValueError, ZlibError, nib.filebasedimages.ImageFileError)
 _VOXELS_A_CASE = 100_000
 
 
@@ -93,12 +91,13 @@ def read_header(path: Path) -> Header:
     Raises:
         ValueError: the file cannot be read, or is no volume.
     """
-    volume = _load(path)
-    shape = volume.shape[:3] + tuple(n for n in volume.shape[3:] if n > 1)
+    header = _opened(path, nifti.read_header)
+    whole = header.get_data_shape()
+    shape = whole[:3] + tuple(n for n in whole[3:] if n > 1)
     try:
         if len(shape) > 4:
-            raise ValueError(f"found {len(shape)} dimensions of more than one voxel, shape {volume.shape}")
-        return Header(ras_grid(volume.affine, shape[:3]), shape[3] if len(shape) > 3 else 1)
+            raise ValueError(f"found {len(shape)} dimensions of more than one voxel, shape {whole}")
+        return Header(ras_grid(nifti.affine_in_mm(header), shape[:3]), shape[3] if len(shape) > 3 else 1)
     except ValueError as error:
         raise ValueError(f"'{path}' is no volume: {error}. Export it again, or move it away.") from error
 
@@ -108,23 +107,16 @@ def _case_header(case: MatchedCase) -> Header:
     return Header(headers[0].grid, sum(header.channels for header in headers))
 
 
-def _load(path: Path) -> Any:
+def _opened(path: Path, opening: Callable[[Path], Any]) -> Any:
     try:
-        return nib.load(path)
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
+        return opening(path)
+    except (nifti.UnusableFile, OSError) as error:
+        reason = f"{type(error).__name__}: {first_lines(error)}"
+        raise ValueError(f"'{path}' cannot be read as NIfTI ({reason}). Export it again, or move it away.") from error
 
 
 def _read(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(_load(path).dataobj)
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = f"{type(error).__name__}: {first_lines(error)}"
-    return ValueError(f"'{path}' cannot be read as NIfTI ({reason}). Export it again, or move it away.")
+    return np.asarray(_opened(path, nifti.load_nifti).dataobj)
 
 
 def _labelled(image: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.transforms import Compose, LoadImage
+from monai.transforms import Compose
 
 from scripts.data.cases import Item, case_of, images_of
 from scripts.data.label_maps import LabelsToRegionsd
+from scripts.data.loading import load_volume
 from scripts.whole_file import write_text
 
 SUFFIX = ".nii.gz"
@@ -106,7 +107,7 @@ def _rewritten_label(folder: Path, case: str, item: Item, label_transforms: Sequ
     path = folder / "labels" / f"{case}{SUFFIX}"
     if not path.is_file():
         path.parent.mkdir(exist_ok=True)
-        loaded = LoadImage(image_only=True, ensure_channel_first=True)(item["label"])
+        loaded = load_volume(item["label"])
         label: Any = Compose(list(label_transforms))({"label": loaded})["label"]
         nib.save(nib.Nifti1Image(label[0].numpy().astype(np.uint8), label.affine.numpy()), path)
     return path

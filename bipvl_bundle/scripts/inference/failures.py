@@ -1,0 +1,127 @@
+"""Runs over many cases in which a case that fails is a failure of that case, and no end of the run."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+
+from scripts.configuration.errors import error_text
+from scripts.data.cases import Item, case_of, images_of
+from scripts.messages.phrases import some
+from scripts.whole_file import write_rows
+
+__all__ = ["FAILURES", "SomeCasesFailed", "require_no_failures", "run_cases"]
+
+logger = logging.getLogger(__name__)
+
+FAILURES = "failures.csv"
+
+
+class SomeCasesFailed(RuntimeError):
+    """Error at the end of a run, all cases of which were tried."""
+
+
+def run_cases(evaluator: Any, folder: str | Path, *, keep: Any = None, last: bool = True) -> None:
+    """Run an evaluator over all its cases; those that fail are listed in `failures.csv`.
+
+    A single case fails with its own error. So does a run of several processes, which end together.
+
+    Args:
+        evaluator: a `monai.engines.Evaluator` on a `DataLoader` over a `Dataset` of items, one a batch.
+        folder: of `failures.csv`, with the columns case, file and reason. One of an earlier run is taken away.
+        keep: a metric that is told, by its attribute ``goes_on``, to keep the scores of the cases so far.
+        last: end with the error; else `require_no_failures` is to be called at the end.
+
+    Raises:
+        SomeCasesFailed: at the end, if cases have failed; the message counts them.
+    """
+    items = list(evaluator.data_loader.dataset.data)
+    path = Path(folder) / FAILURES
+    path.unlink(missing_ok=True)
+    if not items:
+        return
+    if len(items) == 1 or idist.get_world_size() > 1:
+        evaluator.run()
+        return
+    failures = _run_all(evaluator, items, keep)
+    if failures:
+        write_rows(path, failures)
+    if last:
+        require_no_failures(folder, items)
+
+
+def require_no_failures(folder: str | Path, items: Sequence[Item]) -> None:
+    """Raise an error if cases are listed in `failures.csv`.
+
+    Raises:
+        SomeCasesFailed: they are; the message counts them.
+    """
+    path = Path(folder) / FAILURES
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        failed = [row["case"] for row in csv.DictReader(file)]
+    raise SomeCasesFailed(
+        f"{len(failed)} of {len(items)} cases failed: {some(failed)}. Why: {path}. The others are done; called again, "
+        "this does what is missing."
+    )
+
+
+def _run_all(evaluator: Any, items: Sequence[Item], keep: Any) -> list[dict[str, str]]:
+    failures: list[dict[str, str]] = []
+    progress = _Progress()
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, progress.count)
+    rest = list(items)
+    while rest:
+        progress.done = 0
+        try:
+            evaluator.run()
+            break
+        except Exception as error:  # of whatever kind: it is the case's, and the next one is tried
+            if progress.done >= len(rest):
+                raise  # all cases are done; what fails is no case
+            item = rest[progress.done]
+            failures.append(_row(item, error))
+            logger.error("Case '%s' failed: %s", failures[-1]["case"], failures[-1]["reason"])
+        rest = rest[progress.done + 1 :]
+        _set_cases(evaluator, rest)
+        if keep is not None:
+            keep.goes_on = True
+    if not rest and len(failures) < len(items):  # the last one failed, so that nothing has ended
+        evaluator.fire_event(Events.EPOCH_COMPLETED)
+        evaluator.fire_event(Events.COMPLETED)
+    return failures
+
+
+class _Progress:
+    """Ignite handler that counts the cases that are done."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def count(self, engine: Any) -> None:
+        self.done += 1
+
+
+def _row(item: Item, error: Exception) -> dict[str, str]:
+    reason = " ".join(error_text(error)[0].split())
+    return {"case": case_of(item), "file": str(images_of(item)[0]), "reason": reason}
+
+
+def _set_cases(evaluator: Any, items: Sequence[Item]) -> None:
+    """Let an evaluator that a case has stopped go on with others."""
+    old = evaluator.data_loader
+    dataset = Dataset(items, old.dataset.transform)
+    evaluator.data_loader = DataLoader(dataset, batch_size=old.batch_size, num_workers=old.num_workers)
+    evaluator.state.epoch_length = len(evaluator.data_loader) if items else 0
+    evaluator._internal_run_generator = None  # the one that the error came out of, which Ignite would ask again
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
