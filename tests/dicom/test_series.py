@@ -334,3 +334,38 @@ class TestAnonymised:
     def test_uids_that_some_files_lack_are_not(self, scan: Any, export: Export) -> None:
         with pytest.raises(ValueError, match=r"IM0002 has no StudyInstanceUID"):
             read_series(export(change(2, StudyInstanceUID=None)(scan.slices())))
+
+
+class TestAcquisitions:
+    @pytest.fixture
+    def phases(self, scan: Any) -> list[Any]:
+        """Two phases in one series, the second half a step away: evenly spaced, and no volume."""
+        datasets = [*scan.slices(), *scan.slices()]
+        for number, dataset in enumerate(datasets):
+            late = number >= len(datasets) // 2
+            dataset.AcquisitionNumber = 1 + late
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+            if late:
+                dataset.ImagePositionPatient = scan.position(number - len(datasets) // 2 + 0.5)
+        return datasets
+
+    def test_two_in_one_series_are_refused_with_what_differs(self, phases: list[Any], export: Export) -> None:
+        message = r"several acquisitions.* AcquisitionNumber \(1: 6 slices, 2: 6 slices\).*'AcquisitionNumber=1'"
+        with pytest.raises(ValueError, match=message):
+            read_series(export(phases))
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_one_is_taken_by_option(self, phases: list[Any], export: Export, scan: Any, number: int) -> None:
+        series = read_series(export(phases), acquisition=f"AcquisitionNumber={number}")
+        assert {dataset.AcquisitionNumber for dataset in series.datasets} == {number}
+        np.testing.assert_array_equal(series.image[:, :, 3], scan.stored[3].T - 1024)
+
+    def test_one_that_is_not_there_is_refused(self, phases: list[Any], export: Export) -> None:
+        with pytest.raises(ValueError, match=r"no slice with AcquisitionNumber=3; found AcquisitionNumber 1: 6"):
+            read_series(export(phases), acquisition="AcquisitionNumber=3")
+
+    def test_parts_one_behind_the_other_are_one_volume(self, scan: Any, export: Export) -> None:
+        datasets = scan.slices()
+        for number, dataset in enumerate(datasets):
+            dataset.AcquisitionNumber, dataset.AcquisitionTime = 1 + number // 3, f"12000{number}"
+        assert read_series(export(datasets)).image.shape[2] == 6

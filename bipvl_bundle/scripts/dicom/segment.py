@@ -33,6 +33,7 @@ def segment_dicom(
     config_file: str | Sequence[str] = ("configs/inference.yaml",),
     *,
     series_uid: str | None = None,
+    acquisition: str | None = None,
     overwrite: bool = False,
     **overrides: Any,
 ) -> None:
@@ -46,6 +47,7 @@ def segment_dicom(
         output: folder for the two files
         config_file: inference.yaml, or a list of it and overlays, as for ``monai.bundle run``
         series_uid: SeriesInstanceUID of the series to take if the folder holds several
+        acquisition: what tells the one to take of several in the series: an attribute and its value
         overwrite: replace the two files if they exist
         overrides: options as for ``monai.bundle run``, such as --ckpt_path
     """
@@ -58,7 +60,7 @@ def segment_dicom(
     existing = [str(path) for path in targets if path.exists()]
     if existing and not overwrite:
         raise FileExistsError(f"{' and '.join(existing)} exist already; choose another `output`, or pass overwrite.")
-    source = read_series(folder, series_uid)
+    source = read_series(folder, series_uid, acquisition)
     if source.invented:
         logger.warning(
             "No file of '%s' has a %s: a DICOM SEG could not name its images, so that the label map is written as "

@@ -14,6 +14,7 @@ import numpy as np
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
+from scripts.dicom.acquisitions import one_acquisition
 from scripts.dicom.geometry import Floats, read_planes, require, stack_affine, stack_order
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def require_dicom() -> None:
         )
 
 
-def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -> Series:
+def read_series(
+    folder: str | os.PathLike[str], series_uid: str | None = None, acquisition: str | None = None
+) -> Series:
     """Read the series of a folder; file order and names do not matter, subfolders are not read.
 
     Files that hold no image (a DICOMDIR, a report, a segmentation, no DICOM at all) are skipped with a word in
@@ -106,11 +109,13 @@ def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -
     Args:
         folder: with the files of one series.
         series_uid: SeriesInstanceUID of the one to take from a folder with several.
+        acquisition: the one to take from a series with several, as "AcquisitionNumber=2".
 
     Raises:
         ImportError: pydicom or highdicom is not installed.
         FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: there are several series; a file is damaged or cannot be decoded; an image is no grey-value
+        ValueError: there are several series, or several acquisitions in one (`one_acquisition`); a file
+            is damaged or cannot be decoded; an image is no grey-value
             slice with a place in space; or the slices are no regular volume, see `geometry.stack_order`.
     """
     require_dicom()
@@ -122,6 +127,9 @@ def read_series(folder: str | os.PathLike[str], series_uid: str | None = None) -
     label, files = _choose(_group(images, source), source, series_uid)
     planes = [plane for path, dataset in files for plane in read_planes(path, dataset, label)]
     multi_frame = len(planes) > len(files)
+    if not multi_frame:
+        taken = one_acquisition([dataset for _, dataset in files], planes, label, acquisition)
+        files, planes = [files[index] for index in taken], [planes[index] for index in taken]
     if multi_frame and len(files) > 1:
         raise ValueError(f"{label} is split over {len(files)} multi-frame files; expected one file, or one a slice.")
     order = stack_order(planes, label)
