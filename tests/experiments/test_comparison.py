@@ -66,10 +66,11 @@ class TestCaseValues:
 class TestSummary:
     def test_mean_and_spread_by_hand(self, two_runs: Scored) -> None:
         mean = summarise(two_runs)[-1]
-        assert mean.mean["dice"] == pytest.approx((0.5 + 0.3 + 0.9) / 3)
+        # liver: a 0.7, b 0.6, c 0.9; aorta: a 0.3, b 0
+        assert mean.mean["dice"] == pytest.approx((2.2 / 3 + 0.15) / 2)
         assert mean.sd_cases["dice"] == pytest.approx(statistics.stdev([0.5, 0.3, 0.9]))
-        # the runs: (0.6 + 0.3) / 2 and (0.4 + 0.9) / 2
-        assert mean.sd_runs["dice"] == pytest.approx(statistics.stdev([0.45, 0.65]))
+        # the runs: liver 0.7 and aorta 0.2; liver 0.75 and aorta 0.2
+        assert mean.sd_runs["dice"] == pytest.approx(statistics.stdev([0.45, 0.475]))
         assert mean.cases == 3
 
     def test_hd95_is_over_the_found_and_the_missed_are_counted(self, two_runs: Scored) -> None:
@@ -77,8 +78,8 @@ class TestSummary:
         assert (liver.class_name, aorta.class_name, mean.class_name) == ("liver", "aorta", "mean")
         assert (liver.missed, aorta.missed, mean.missed) == (0, 1, 1)
         assert (liver.present, aorta.present, mean.present) == (4, 3, 7)
-        # a: ((4 + 2) / 2 + (8 + 4) / 2) / 2; b: 6; c: 1
-        assert mean.mean["hd95_mm"] == pytest.approx((4.5 + 6 + 1) / 3)
+        # liver: a 6, b 6, c 1; aorta: a 3
+        assert mean.mean["hd95_mm"] == pytest.approx((13 / 3 + 3) / 2)
 
     def test_one_run_has_no_spread_over_runs(self) -> None:
         mean = summarise(of_cases("full", a=0.5, b=0.7))[-1]
@@ -94,6 +95,16 @@ class TestSummary:
             assert summary.sd_cases["nsd"] == pytest.approx(row["nsd_sd"], abs=1e-6)
             assert summary.mean["hd95_mm"] == pytest.approx(row["hd95_mm_mean"], abs=1e-6)
             assert (summary.missed, summary.spurious) == (row["missed"], row["spurious"])
+        mean = summarise(Scored("x", "x", {(0, 0): scores}))[-1]
+        assert [mean.mean[metric] for metric in ("dice", "hd95_mm", "nsd")] == pytest.approx(
+            [rows[-1][f"{metric}_mean"] for metric in ("dice", "hd95_mm", "nsd")], abs=1e-6
+        )
+
+    def test_a_class_that_few_cases_have_counts_as_much_as_others(self) -> None:
+        """The evaluation of the same rows says the same: a mean over the cases would say 0.633."""
+        rows = [score("a", "liver", 0.8), score("a", "aorta", 0.0), score("b", "liver", 0.8)]
+        rows += [score("c", "liver", 0.8), score("b", "aorta", NAN, NAN, present=False)]
+        assert summarise(Scored("x", "x", {(0, 0): rows}))[-1].mean["dice"] == pytest.approx(0.4)
 
 
 class TestPairedTest:

@@ -24,8 +24,9 @@ SNAPSHOT = """\
 | Full (reference) | **70.00** ± 14.14 | 3.00 ± 1.41 | **80.00** ± 14.14 | 0 of 2 | 6.46 | – | – |
 | Old \\| 1 | 55.00 ± 21.21 | **2.50** ± 0.71 | **80.00** ± 14.14 | 0 of 2 | 3.75 | -15.00 [-20.00, -10.00] | 0.500 |
 
-Mean over 2 cases (validation) ± standard deviation over the 2 cases of one run; a case counts with the mean of its \
-classes. Best in bold. A missed class counts 0 in DSC and NSD; HD95 is over the classes that were found.
+Mean over 2 cases (validation) ± standard deviation over the 2 cases of one run: the mean over the classes, \
+each over its cases, as in an evaluation. Best in bold. A missed class counts 0 in DSC and NSD; HD95 is over \
+the classes that were found.
 
 Difference from 'Full' in points of DSC, paired by case (n = 2), with a bootstrap interval; p of Wilcoxon's \
 signed-rank test, two-sided, after Holm's correction for 1 experiment.

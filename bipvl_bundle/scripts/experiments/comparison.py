@@ -7,13 +7,13 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import bootstrap, wilcoxon
 
-from scripts.metrics.report import MEAN_ROW, METRICS
+from scripts.metrics.report import MEAN_ROW, METRICS, mean_over_classes
 
 RunKey = tuple[int, int]
 """Fold and seed."""
@@ -59,8 +59,9 @@ class Summary:
     """Mean scores of one experiment and class, or of the mean over its classes.
 
     Attributes:
-        mean: of each metric, over the cases that have a value; a case counts with the mean of its runs.
-        sd_cases: sample standard deviation over those cases.
+        mean: of each metric, over the cases that have a value; a case counts with the mean of its runs. That of the
+            mean over the classes is `mean_over_classes`.
+        sd_cases: sample standard deviation over those cases, of the means over their classes.
         sd_runs: the same over the means of the runs; NaN for a single run.
         cases: that have a DSC.
         missed: pairs of case, class and run with the class in the reference alone.
@@ -160,7 +161,9 @@ def case_values(experiment: Scored, metric: str, class_name: str | None = None) 
 
 def summarise(experiment: Scored) -> list[Summary]:
     """Return a summary per class, and last that of the mean over the classes."""
-    return [*(_summary(experiment, name) for name in experiment.class_names), _summary(experiment, None)]
+    classes = [_summary(experiment, name) for name in experiment.class_names]
+    means = {metric: mean_over_classes(summary.mean[metric] for summary in classes) for metric in METRICS}
+    return [*classes, replace(_summary(experiment, None), mean=means)]
 
 
 def paired_tests(reference: Scored, others: Sequence[Scored]) -> dict[str, PairedTest]:
@@ -241,15 +244,20 @@ def _case_means(scores: Iterable[Score], metric: str, class_name: str | None) ->
     return {case: statistics.fmean(found) for case, found in values.items()}
 
 
+def _run_mean(scores: Sequence[Score], metric: str, class_names: Sequence[str]) -> float:
+    return mean_over_classes(_mean(list(_case_means(scores, metric, name).values())) for name in class_names)
+
+
 def _summary(experiment: Scored, class_name: str | None) -> Summary:
     scores = [s for run in experiment.runs.values() for s in run if class_name in (None, s.class_name)]
     mean, sd_cases, sd_runs = {}, {}, {}
     for metric in METRICS:
         cases = list(case_values(experiment, metric, class_name).values())
-        runs = [list(_case_means(run, metric, class_name).values()) for run in experiment.runs.values()]
+        names = experiment.class_names if class_name is None else [class_name]
+        runs = [_run_mean(run, metric, names) for run in experiment.runs.values()]
         mean[metric] = _mean(cases)
         sd_cases[metric] = _deviation(cases)
-        sd_runs[metric] = _deviation([statistics.fmean(values) for values in runs if values])
+        sd_runs[metric] = _deviation([value for value in runs if not math.isnan(value)])
     return Summary(
         class_name=MEAN_ROW if class_name is None else class_name,
         mean=mean,

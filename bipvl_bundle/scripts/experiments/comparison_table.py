@@ -115,9 +115,9 @@ class Comparison:
             runs, cases = len(self.keys), _span(self._mean(e).cases for e in self.complete)  # type: ignore[union-attr]
             over = f"the means of the {runs} runs (folds x seeds)" if runs > 1 else f"the {cases} cases of one run"
             notes.append(
-                f"Mean over {cases} cases ({self.evaluate_on}) ± standard deviation over {over}; a case counts with "
-                "the mean of its classes. Best in bold. A missed class counts 0 in DSC and NSD; HD95 is over the "
-                "classes that were found."
+                f"Mean over {cases} cases ({self.evaluate_on}) ± standard deviation over {over}: the mean over the "
+                "classes, each over its cases, as in an evaluation. Best in bold. A missed class counts 0 in DSC and "
+                "NSD; HD95 is over the classes that were found."
             )
             if len({self._mean(e).missed for e in self.complete}) > 1:  # type: ignore[union-attr]
                 notes.append("Different numbers of classes were missed: HD95 has no best.")
