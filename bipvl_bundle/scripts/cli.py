@@ -22,6 +22,8 @@ import fire
 from scripts.configuration.console import prepare_console
 
 NAME = "python -m scripts.cli"
+TEXTS = ("str", "str | None")
+"""Annotations of parameters that are never read as numbers."""
 HELP = {"--help", "-h"}
 _FUNCTIONS = {  # module of `scripts`, and function in it
     "benchmark": "benchmark.command:benchmark",
@@ -81,8 +83,20 @@ def main(arguments: list[str] | None = None) -> None:
     command = load_command(words[0])
     if HELP & set(words) and "--" not in words:  # a command that takes any option would take this one
         words = [*(word for word in words if word not in HELP), "--", "--help"]
+    texts = [name for name, p in inspect.signature(command).parameters.items() if str(p.annotation) in TEXTS]
+    if texts:
+        fire.decorators.SetParseFn(_text, *texts)(command)
     _check_options(words, inspect.signature(command).parameters)
     fire.Fire({words[0]: command}, command=words, name=NAME, serialize=lambda result: None)
+
+
+def _text(word: str) -> str | None:
+    """Return a word as it is, where Fire would read 2024_11 as a number; but quotes around it and None as Python's."""
+    try:
+        meant = ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
+    return meant if meant is None or isinstance(meant, str) else word
 
 
 def _overview() -> str:

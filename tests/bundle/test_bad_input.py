@@ -337,8 +337,24 @@ class TestResume:
 
     def test_with_another_network(self, failing_run: FailingRun, resuming: dict[str, Any]) -> None:
         resuming["backbone#network#depths"] = [1, 1, 1, 2]
-        message = r"last\.pt cannot be resumed by this configuration \('model'\)"
+        message = r"last\.pt belongs to a run with backbone#network#depths#3 = 1, now 2\. A run is resumed with the"
         failing_run(ValueError, message, "training", "train.yaml", **resuming)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("learning_rate", 1e-3),
+            ("weight_decay", 0.1),
+            ("batch_size", 8),
+            ("spacing", [8.0, 8.0, 4.0]),
+            ("intensity#0#a_min", -100),
+            ("loss_def#use_alignment", False),
+            ("flip_prob", [0.5, 0.0, 0.0]),
+        ],
+    )
+    def test_with_another_option(self, failing_run: FailingRun, resuming: dict[str, Any], key: str, value: Any) -> None:
+        message = rf"last\.pt belongs to a run with {key}.* now .*begin a new run from its model"
+        failing_run(ValueError, message, "training", "train.yaml", **{**resuming, key: value})
 
     def test_from_a_model_instead_of_a_state(
         self, failing_run: FailingRun, training: dict[str, Any], trained: Any, tmp_path: Path

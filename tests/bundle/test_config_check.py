@@ -247,6 +247,19 @@ class TestCheck:
         assert message in problem
         assert check_config(str(BUNDLE / "configs/train.yaml"), **{option: False}) == []
 
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("learning_rate", "1e-4", "is the text '1e-4'; expected a number, which YAML reads with a point"),
+            ("max_epochs", "many", "is the text 'many'; expected a number"),
+            ("output_dir", 202411, "is the number 202411; a name of digits is written in two pairs of quotes"),
+            ("text_encoder", 1.5, "is the number 1.5; a name of digits"),
+        ],
+    )
+    def test_text_for_a_number_and_a_number_for_a_name(self, key: str, value: Any, message: str) -> None:
+        (problem,) = check_config(str(BUNDLE / "configs/train.yaml"), **{key: value})
+        assert f"'{key}' {message}" in problem
+
 
 class TestCheckRun:
     def run(self, config_file: str | list[str], **options: Any) -> None:

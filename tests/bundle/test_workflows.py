@@ -82,7 +82,7 @@ class TestTraining:
 
     def test_last_state_holds_the_whole_run(self, trained: Any) -> None:
         state = load(trained.last)
-        assert set(state) == {"model", "optimizer", "lr_scheduler", "loss", "best", "trainer", "trained_on"}
+        assert set(state) == {"model", "optimizer", "lr_scheduler", "loss", "best", "trainer", "trained_on", "settings"}
         assert state["trainer"]["epoch"] == state["trainer"]["max_epochs"] == 4
         assert state["trainer"]["iteration"] == 4 * 3
         assert state["loss"]["log_variance"].shape == (3,)

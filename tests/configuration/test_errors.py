@@ -13,8 +13,9 @@ from monai.bundle import ConfigParser
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from scripts.configuration import errors
 from scripts.configuration.check import check_config
-from scripts.configuration.errors import FILE, SWITCH, error_text, show_errors_last
+from scripts.configuration.errors import FILE, SWITCH, error_text, say_when_interrupted, show_errors_last
 from scripts.data.splits import require_fold
 from scripts.training.memory_advice import MemoryAdvice
 
@@ -141,10 +142,16 @@ class TestHook:
             f"BiPVL-Seg has no advice on this error. Its traceback: {SWITCH}=1 in the environment prints it.\n"
         )
 
-    def test_interrupt_is_one_line(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def test_interrupt_is_one_line(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(errors, "_on_interrupt", [])
         show_errors_last(tmp_path)
         end_by(KeyboardInterrupt())
         assert capsys.readouterr().err == "\nInterrupted.\n"
+        say_when_interrupted("Go on by this.")
+        end_by(KeyboardInterrupt("SIGTERM"))
+        assert capsys.readouterr().err == "\nInterrupted by SIGTERM. Go on by this.\n"
 
     @pytest.mark.parametrize("leave", [True, False])
     def test_progress_bar_ends_above_the_message(self, capsys: pytest.CaptureFixture[str], leave: bool) -> None:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 SIBLINGS = {"train": "inference", "inference": "train"}
 OVERRIDES = "the command line"
+PATHS = ("_dir", "_file", "_path", "_root", "_name", "text_encoder", "start_from")
+"""How the keys end whose values are names, which the command line may read as numbers (2024_11)."""
 CAPITALS = {"true": "True", "false": "False", "null": "None", "none": "None"}
 """How the command line is told what YAML writes small; as it is it would be a text, and a text counts as true."""
 
@@ -50,7 +52,8 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
       (`train.yaml` and `inference.yaml` of one folder); else the nearest known key is named. Free are
       ``+key``, keys that something else refers to, names that are no identifiers, whatever is put where the
       base has an empty mapping, and the arguments of a component: the signature of its target judges those.
-    - A switch or a number is not replaced by the text "true", "false" or "null", as the command line gives it.
+    - A switch or a number is not replaced by a text, such as "false" from the command line or YAML's 1e-4, nor the
+      name of a file or folder by a number.
     - Every ``_target_`` imports and its arguments bind; every ``@`` reference resolves.
     - What folders are called after, such as ``dataset_name``, leads to no other place.
 
@@ -71,7 +74,7 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
     used = _used_ids(parser.get())
     problems = [text for id, text in findings if not _is_used(id, used)]
     base = ConfigParser(ConfigParser.load_config_files(str(files[0])))
-    problems += [f"{_origin(id, sources)}: {text}" for id, text in _texts_for_switches(parser.get(), [base, sibling])]
+    problems += [f"{_origin(id, sources)}: {text}" for id, text in _wrong_types(parser.get(), [base, sibling])]
     problems += [f"{_origin(id, sources)}: {text}" for id, text in name_problems(parser)]
     meta = Path(meta_file) if meta_file else files[0].parent / "metadata.json"
     if meta.is_file():
@@ -117,9 +120,7 @@ def check_run(entry: str = "train.yaml") -> None:
         )
     for file in running_files():  # once more: for MONAI a key that stands there twice is a warning
         read_config_file(file)
-    texts = [
-        text for found in (_texts_for_switches(merged, known), name_problems(workflow.parser)) for _, text in found
-    ]
+    texts = [text for found in (_wrong_types(merged, known), name_problems(workflow.parser)) for _, text in found]
     if texts:
         raise ValueError("; ".join(texts))
 
@@ -160,14 +161,30 @@ def _sibling(entry: Path) -> ConfigParser:
     return ConfigParser(ConfigParser.load_config_files(str(path)) if path.is_file() and path != entry else {})
 
 
-def _texts_for_switches(config: Any, known: Sequence[ConfigParser]) -> Iterator[tuple[str, str]]:
-    """Yield ids set to the text "false", "true" or "null" where another type is known, with the remedy."""
+def _wrong_types(config: Any, known: Sequence[ConfigParser]) -> Iterator[tuple[str, str]]:
+    """Yield ids set to a text where a switch or number is known, or to a number where a name is, with the remedy."""
     for id, value in walk_ids(config):
         meant = CAPITALS.get(value) if isinstance(value, str) else None
-        old = _lookup(id, known) if meant else []
-        if old and not any(isinstance(content, str) for content in old):
+        old = _lookup(id, known) if isinstance(value, str | int | float) else []
+        if meant and old and not any(isinstance(content, str) for content in old):
             hint = "None only in an overlay, as null" if meant == "None" else f"on the command line write {meant}"
             yield id, f"'{printed_id(id)}' is the text '{value}', which would count as true; {hint}"
+        elif isinstance(value, str) and _are_numbers(old) and not value.startswith(("$", "@", "%")):
+            hint = ", which YAML reads with a point before the exponent: 1.0e-4" if _is_number(value) else ""
+            yield id, f"'{printed_id(id)}' is the text '{value}'; expected a number{hint}"
+        elif isinstance(value, int | float) and not isinstance(value, bool) and id.endswith(PATHS):
+            yield id, f"'{printed_id(id)}' is the number {value}; a name of digits is written in two pairs of quotes"
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isinstance(float(text), float)
+    except ValueError:
+        return False
 
 
 def _lookup(id: str, known: Iterable[ConfigParser]) -> list[Any]:

@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from scripts.configuration.errors import show_errors_last
+from scripts.configuration.errors import end_in_order, show_errors_last
 
 __all__ = ["prepare_console", "prepare_run"]
 
@@ -53,3 +53,4 @@ def prepare_console(log_dir: str | Path | None = None) -> None:
     for name, level, _ in LOGGERS:
         logging.getLogger(name).setLevel(level)
     show_errors_last(log_dir)
+    end_in_order()

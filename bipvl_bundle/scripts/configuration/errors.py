@@ -5,22 +5,26 @@ from __future__ import annotations
 import linecache
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["SWITCH", "error_text", "show_errors_last"]
+__all__ = ["SWITCH", "end_in_order", "error_text", "say_when_interrupted", "show_errors_last"]
 
 SWITCH = "BIPVL_TRACEBACK"
 """The environment variable that, set to 1, has the traceback printed above the message."""
 FILE = "traceback.txt"
 SCRIPTS = Path(__file__).resolve().parents[1]
 
+_on_interrupt: list[str] = []
 _CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
 _FRAME = re.compile(r'^ +File "(?P<file>[^"]+)", line (?P<line>\d+)(, in .*)?\n(^ {4}.*\n)*', re.MULTILINE)
@@ -32,7 +36,7 @@ def show_errors_last(log_dir: str | Path | None = None) -> None:
 
     - An error that the bundle's own code raises: its message, without the wrappers that MONAI puts around it.
     - Any other: the kind and the message of the first error of the chain, and how to see the traceback.
-    - Ctrl-C: one line.
+    - Ctrl-C and SIGTERM: one line, with how to go on if that is known.
 
     The exit status stays Python's. For a process that is a command and nothing else: a server or a notebook keeps
     its own way to show errors.
@@ -41,6 +45,27 @@ def show_errors_last(log_dir: str | Path | None = None) -> None:
         log_dir: the folder that gets the traceback of an error of the second kind, as `traceback.txt`.
     """
     sys.excepthook = partial(_print_error, log_dir=log_dir)
+
+
+def end_in_order() -> None:
+    """Let SIGTERM, by which schedulers and service managers stop a process, end this one as Ctrl-C does.
+
+    For the main thread of a process that is a command. A child that was forked ends as if nothing had been said.
+    """
+    owner = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() != owner:
+            os._exit(128 + number)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def say_when_interrupted(text: str) -> None:
+    """Let the last line of an interrupted process say how to go on."""
+    _on_interrupt[:] = [text]
 
 
 def error_text(error: BaseException) -> tuple[str, bool]:
@@ -86,7 +111,7 @@ def _print_error(
     if wanted:
         sys.__excepthook__(kind, error, trace)
     if isinstance(error, KeyboardInterrupt):
-        text = f"Interrupted{f' by {error}' if error.args else ''}."
+        text = " ".join([f"Interrupted{f' by {error}' if error.args else ''}.", *_on_interrupt])
     else:
         text, explained = error_text(error)
         if explained:

@@ -74,7 +74,7 @@ class MetricsReport:
         mean: dict[str, str | int | float | bool] = {"class": MEAN_ROW}
         for key in (key for key in rows[0] if key != "class"):
             values = [float(row[key]) for row in rows]
-            mean[key] = int(sum(values)) if key in COUNTS else _mean(_numbers(values))
+            mean[key] = int(sum(values)) if key in COUNTS else mean_over_classes(values)
         return [*rows, mean]
 
     def _summarise(self, name: str, index: int) -> Row:
@@ -117,6 +117,14 @@ class MetricsReport:
         for path, rows in zip(paths, (self.per_case(), self.summary()), strict=True):
             _write_csv(path, rows)
         return paths
+
+
+def mean_over_classes(values: Iterable[float]) -> float:
+    """Return the mean that stands for an experiment: over the classes that have a value, each the mean over its cases.
+
+    So each class counts alike, in however many cases it is; the mean over the means of the cases would differ.
+    """
+    return _mean(_numbers(values))
 
 
 def short_names(names: Sequence[str]) -> list[str]:

@@ -13,14 +13,18 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
+from scripts.configuration.errors import say_when_interrupted
 from scripts.data.fingerprints import require_unseen_by_model
 from scripts.messages.phrases import first_lines
 from scripts.networks.weights import model_state, read_checkpoint, record_of, save_atomically, write_weights
 from scripts.training.distributed import unwrap
+from scripts.training.resuming import kept_settings, require_same_settings
 from scripts.whole_file import write_text
 
 logger = logging.getLogger(__name__)
 
+SETTINGS = "settings"
+"""The key of the last state under which the run's settings stand."""
 PLAN = "plan.json"
 """The file beside a best model that tells how it was trained."""
 
@@ -124,8 +128,8 @@ class LastState:
         trained_on: `fingerprints` of the training cases.
 
     Raises:
-        ValueError: the file is the state of another configuration, of a run on other cases, or of a run of another
-            length (the learning-rate schedule spans the whole run).
+        ValueError: the file is the state of a run with other settings (`require_same_settings`), on other cases, or of
+            another length (the learning-rate schedule spans the whole run).
         FileNotFoundError: only some of several processes see the file.
     """
 
@@ -154,7 +158,12 @@ class LastState:
         if due and idist.get_rank() == 0:
             state = {name: unwrap(item).state_dict() for name, item in self._parts(engine).items()}
             progress = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "max_epochs")}
-            save_atomically({**state, "trainer": progress, "trained_on": self.trained_on}, self.path)
+            facts = {"trainer": progress, "trained_on": self.trained_on, SETTINGS: kept_settings()}
+            save_atomically({**state, **facts}, self.path)
+            say_when_interrupted(
+                f"The state after epoch {progress['epoch']} is in {self.path}. To go on: the same command with "
+                "--resume True."
+            )
 
     def _parts(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
@@ -181,6 +190,7 @@ class LastState:
                 f"{self.path} is not the state of such a run: it lacks {sorted(absent)}. Set `resume` to "
                 "false, or `ckpt_dir` to the folder of the run."
             )
+        require_same_settings(state.get(SETTINGS, {}), kept_settings(), self.path)
         progress = state["trainer"]
         if progress["max_epochs"] != engine.state.max_epochs:
             raise ValueError(

@@ -163,7 +163,8 @@ class LossTerms:
         if broken:
             raise ValueError(
                 f"In epoch {engine.state.epoch} {', '.join(broken)} became NaN or infinite; training stops, and the "
-                "state saved last is that of the epoch before. Lower `learning_rate`, or switch off `amp`."
+                "state saved last is that of the epoch before. Lower `learning_rate` or switch off `amp`, and "
+                "begin anew: --overwrite True, or --start_from the best model."
             )
         engine.state.metrics.update({f"train_{name}": mean for name, mean in means.items()})
         engine.state.metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]

@@ -1,0 +1,89 @@
+"""Settings of a run that is resumed: those of its beginning, save for what may change."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.configuration.lint import printed_id, walk_ids
+from scripts.configuration.running import running_workflow
+from scripts.messages.phrases import some
+
+logger = logging.getLogger(__name__)
+
+TAKEN = (
+    "_meta_",
+    "imports",
+    "bundle_root",
+    "dataset_dir",
+    "prepare_data",
+    "concepts_file",
+    "text_encoder",
+    "output_dir",
+    "ckpt_dir",
+    "metrics_dir",
+    "folder_name",
+    "variant",
+    "device",
+    "process_group",
+    "rank",
+    "val_interval",
+    "cache_rate",
+    "num_workers",
+    "amp",
+    "amp_kwargs",
+    "sw_batch_size",
+    "sw_overlap",
+    "start_from",
+    "start_weights",
+    "resume",
+    "overwrite",
+    "initialize",
+    "training",
+    "run",
+    "finalize",
+    "validate",
+)
+"""What a resumed run takes anew: where things are, how fast they go, when and how it is validated."""
+OWN_CHECK = ("max_epochs",)
+"""Settings that `LastState` judges itself."""
+
+
+def kept_settings() -> dict[str, str]:
+    """Return the settings of the running configuration that a resumed run must have too, as JSON by key.
+
+    Empty outside a workflow of monai.bundle.
+    """
+    workflow = running_workflow()
+    config: Mapping[str, Any] = workflow.parser.get() if workflow is not None else {}
+    tracking = {str(key) for key in config if str(key).startswith(("tracking_", "experiment_name", "run_name"))}
+    free = {*TAKEN, *OWN_CHECK, *tracking}
+    kept = {str(key): value for key, value in config.items() if str(key).split("#")[0] not in free}
+    leaves = ((printed_id(id), value) for id, value in walk_ids(kept) if not isinstance(value, dict | list))
+    return {id: json.dumps(value, default=str) for id, value in leaves}
+
+
+def require_same_settings(then: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
+    """Raise an error if a run is resumed with other settings than it was begun with.
+
+    Args:
+        then: by `kept_settings`, as the state has them; empty if it does not say.
+        now: of this run; empty outside a workflow.
+        path: of the state.
+
+    Raises:
+        ValueError: they differ; the message names each with both values.
+    """
+    if not then or not now:
+        logger.info("%s does not say with which settings its run was begun; they are not compared.", path)
+        return
+    changed = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    if changed:
+        lines = (f"{key} = {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}" for key in changed)
+        raise ValueError(
+            f"{path} belongs to a run with {some(lines)}. A run is resumed with the settings that it was begun with. "
+            "Leave them out, or begin a new run from its model (--start_from, with an --output_dir of its own)."
+        )
