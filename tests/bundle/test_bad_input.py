@@ -313,7 +313,13 @@ class TestOutput:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(nib, "save", save)
-        failing_run(RuntimeError, "No space left on device", "inference", "inference.yaml", **inference)
+        failing_run(
+            OSError,
+            r"Cannot write '.*_seg\.nii\.gz': No space left on device",
+            "inference",
+            "inference.yaml",
+            **inference,
+        )
 
     def test_metrics_folder_that_cannot_be_made(
         self, failing_run: FailingRun, training: dict[str, Any], trained: Any, tmp_path: Path

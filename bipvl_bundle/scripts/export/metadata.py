@@ -20,7 +20,11 @@ logger = logging.getLogger(__name__)
 
 STEPS = ("load_transforms", "base_transforms", "intensity")
 # Transforms of the bundle by what does the same to an image without its code; null: it checks, and changes nothing.
-WITHOUT_SCRIPTS = {"scripts.data.transforms.SafeSpacingd": "Spacingd", "scripts.data.transforms.CheckCased": None}
+WITHOUT_SCRIPTS = {
+    "scripts.data.loading.SafeLoadImaged": "LoadImaged",
+    "scripts.data.transforms.SafeSpacingd": "Spacingd",
+    "scripts.data.transforms.CheckCased": None,
+}
 
 
 def metadata_of(network: nn.Module, parser: ConfigParser, checkpoint: Path) -> dict[str, Any]:
