@@ -104,13 +104,13 @@ class TestCommonBlocks:
             assert keys <= set(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
 
     def test_evaluation_measures_what_inference_would_write(self) -> None:
-        """To labels in the grid of the file: the steps of both, but for the saving."""
+        """To labels in the grid of the file: the steps of both, but for the naming and the saving."""
         evaluation, inference = merged("train.yaml", "evaluate.yaml"), merged("inference.yaml")
-        text = json.dumps(inference["postprocessing#transforms"][:-1])
+        text = json.dumps(inference["postprocessing#transforms"][:-2])
         assert json.dumps(evaluation["validate#postprocessing#transforms"]) == text.replace(
             "@preprocessing", "@validate#preprocessing"
         )
-        for key in ("sw_overlap", "invert_mode"):
+        for key in ("sw_overlap", "invert_mode", "mirror_axes", "ensemble", "keep_largest", "remove_smaller"):
             assert evaluation[key] == inference[key]
 
 
