@@ -96,6 +96,11 @@ class TestKeys:
     def test_known_free_and_used_keys_pass(self, base: str, write: Write, overlay: str) -> None:
         assert check_config([base, write("overlay.yaml", overlay)]) == []
 
+    def test_names_with_a_description_each_are_the_users_own(self, base: str, write: Write) -> None:
+        first = write("first.yaml", "data_sets: {liver_ct: {overlays: [a]}}\nroi_size: ['$len(@data_sets)', 1, 1]")
+        assert check_config([base, first, write("second.yaml", "data_sets: {mine: {labels: [b]}}")]) == []
+        assert check_config([base, first], data_sets={"liver_ct": {"part": [0, 2]}}) == []
+
     @pytest.mark.parametrize(
         ("overlay", "key", "near"),
         [

@@ -51,7 +51,8 @@ def check_config(config_file: str | Sequence[str], meta_file: str | Path | None 
     - A key of an overlay or an option must exist in the base, in an earlier overlay, or in the base's sibling
       (`train.yaml` and `inference.yaml` of one folder); else the nearest known key is named. Free are
       ``+key``, keys that something else refers to, names that are no identifiers, whatever is put where the
-      base has an empty mapping, and the arguments of a component: the signature of its target judges those.
+      base has an empty mapping or one of descriptions, such as ``data_sets``, and the arguments of a component: the
+      signature of its target judges those.
     - A switch or a number is not replaced by a text, such as "false" from the command line or YAML's 1e-4, nor the
       name of a file or folder by a number.
     - Every ``_target_`` imports and its arguments bind; every ``@`` reference resolves.
@@ -202,10 +203,18 @@ def _new_ids(id: str, value: Any, old: Sequence[Any]) -> Iterator[str]:
         return
     if value.get("_target_") not in [section.get("_target_") for section in sections]:
         return
+    if _is_list_of_names(sections):
+        return
     for key, content in value.items():
         deeper = [section[key] for section in sections if key in section]
         if deeper or ("_target_" not in value and str(key).isidentifier()):
             yield from _new_ids(f"{id}{ReferenceResolver.sep}{key}", content, deeper)
+
+
+def _is_list_of_names(sections: Sequence[dict[str, Any]]) -> bool:
+    """Return whether the keys of mappings are names that users choose, each with a description, as in ``data_sets``."""
+    contents = [content for section in sections for content in section.values()]
+    return all(isinstance(content, dict) and not ConfigComponent.is_instantiable(content) for content in contents)
 
 
 def _merge(
