@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +115,9 @@ def started(bundle_root: Path) -> Callable[..., subprocess.Popen[str]]:
         call = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(paths)]
         call += [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(call, cwd=folder, env=own, text=True, **pipes)
+        # Where tests run in the background of a shell, Ctrl-C is ignored, which a process would inherit.
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(call, cwd=folder, env=own, text=True, preexec_fn=heeding, **pipes)
 
     return start
 

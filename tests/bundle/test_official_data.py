@@ -231,7 +231,7 @@ def test_from_the_official_folder_to_scores_and_label_maps(
     run("inference", "inference.yaml", overlay, **small)
     (path,) = (tmp_path / "runs/predictions").glob("*.nii.gz")
     image, result = nib.load(test[0]["image"]), nib.load(path)
-    assert path.name == Path(test[0]["image"]).name.replace(".nii", "_seg.nii")
+    assert path.name == f"{test[0]['case']}_seg.nii.gz"
     assert result.get_data_dtype() == np.uint8
     np.testing.assert_allclose(result.affine, image.affine, atol=1e-4)
     assert result.shape == ((*image.shape[:3], 3) if name == "msd_brain" else image.shape)

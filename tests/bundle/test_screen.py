@@ -59,7 +59,7 @@ def test_inference_writes_what_it_can_and_ends_with_the_reason(
     status, said = screen("inference", "inference.yaml", **options)
     assert status == 1
     assert (tmp_path / "runs/predictions/a_seg.nii.gz").is_file()
-    assert re.search(r"\nError: 1 of 2 cases failed: b\. Why: .*failures\.csv\. .*\n\Z", said)
+    assert re.search(r"\nError: 1 of 2 cases failed: b\. The first: .* All reasons: .*failures\.csv\. .*\n\Z", said)
     reasons = (tmp_path / "runs/predictions/failures.csv").read_text(encoding="utf-8")
     assert re.search(r"\nb,.*b\.nii\.gz,.*expected finite voxels, found 0 NaN and 1 infinite", reasons)
     assert "Traceback" not in said

@@ -174,7 +174,7 @@ class TestAnotherFold:
         (tmp_path / "models").mkdir()
         shutil.copy(trained.last, tmp_path / "models/last.pt")
         options = {**trained.options, "fold": 1, "resume": True}
-        failing_run(ValueError, "on other cases: 3 of its 3 are none of the 3", "training", "train.yaml", **options)
+        failing_run(ValueError, "belongs to a run with fold = 0, now 1", "training", "train.yaml", **options)
         assert (tmp_path / "models/last.pt").read_bytes() == trained.last.read_bytes()
         assert not (tmp_path / "models/model.pt").exists()
 

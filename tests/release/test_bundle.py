@@ -24,6 +24,7 @@ from scripts.data.phantom.dataset import make_phantom
 from scripts.release.bundle import release_bundle
 from scripts.training.checkpoints import load_model
 from scripts.whole_file import digest_of
+from scripts.words.table import ConceptTable
 
 Describe = Callable[..., Path]
 
@@ -109,7 +110,7 @@ class TestConfigs:
         cases = [{"image": f"{name}.nii.gz", "label": f"{name}.nii.gz"} for name in "abc"]
         (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "test": cases}))
         for case in cases:
-            (tmp_path / case["image"]).touch()
+            nib.save(nib.Nifti1Image(np.eye(3, dtype=np.float32)[None], np.eye(4)), tmp_path / case["image"])
         options = {"dataset_dir": str(tmp_path / "dataset.json"), "output_dir": str(tmp_path / "runs")}
         options |= {"cache_rate": 0.0} if kind == "train" else {}
         path = str(bundle / "configs" / entry)
@@ -165,20 +166,23 @@ class TestMonai:
         image = np.random.default_rng(0).normal(size=(40, 30, 20)).astype(np.float32)
         nib.save(nib.Nifti1Image(image, np.diag([8.0, 8.0, 8.0, 1.0])), tmp_path / "image.nii.gz")
         files = ["--config_file", str(bundle / "configs/inference.yaml"), "--bundle_root", str(bundle)]
+        classes = list(ConceptTable.load(bundle / "configs/concepts/mine.yaml").classes)
         looks = [
             "--mirror_axes",
             "[0]",
             "--ensemble",
             f"['{bundle / 'models/model.pt'}']",
             "--keep_largest",
-            "['spleen']",
+            str(classes),
         ]
         places = ["--dataset_dir", str(tmp_path / "image.nii.gz"), "--output_dir", str(tmp_path)]
         runs_in(tmp_path, *files, *places, *looks)
         labels = nib.load(tmp_path / "predictions/image_seg.nii.gz")
         assert labels.shape == image.shape
         assert labels.get_data_dtype() == np.uint8
-        assert ndimage.label(np.asarray(labels.dataobj) == 1, np.ones((3, 3, 3)))[1] == 1
+        found = np.unique(np.asarray(labels.dataobj))[1:]
+        assert len(found)
+        assert [ndimage.label(labels.dataobj == label, np.ones((3, 3, 3)))[1] for label in found] == [1] * len(found)
 
     @pytest.mark.slow
     def test_is_measured_where_it_is_released_and_goes_on_training(

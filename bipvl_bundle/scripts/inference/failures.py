@@ -16,6 +16,7 @@ from monai.data import DataLoader, Dataset
 from scripts.configuration.errors import error_text
 from scripts.data.cases import Item, case_of, images_of
 from scripts.messages.phrases import some
+from scripts.metrics.report import check_output_folder
 from scripts.whole_file import write_rows
 
 __all__ = ["FAILURES", "SomeCasesFailed", "require_no_failures", "run_cases"]
@@ -42,8 +43,10 @@ def run_cases(evaluator: Any, folder: str | Path, *, keep: Any = None, last: boo
 
     Raises:
         SomeCasesFailed: at the end, if cases have failed; the message counts them.
+        OSError: the folder cannot be written to, said before the first case.
     """
     items = list(evaluator.data_loader.dataset.data)
+    check_output_folder(folder)
     path = Path(folder) / FAILURES
     path.unlink(missing_ok=True)
     if not items:
@@ -68,10 +71,10 @@ def require_no_failures(folder: str | Path, items: Sequence[Item]) -> None:
     if not path.is_file():
         return
     with path.open(newline="", encoding="utf-8") as file:
-        failed = [row["case"] for row in csv.DictReader(file)]
+        failed = list(csv.DictReader(file))
     raise SomeCasesFailed(
-        f"{len(failed)} of {len(items)} cases failed: {some(failed)}. Why: {path}. The others are done; called again, "
-        "this does what is missing."
+        f"{len(failed)} of {len(items)} cases failed: {some(row['case'] for row in failed)}. The first: "
+        f"{failed[0]['reason']} All reasons: {path}. The others are done; called again, this does what is missing."
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+import ignite.distributed as idist
 
 from scripts.configuration.lint import printed_id, walk_ids
 from scripts.configuration.running import running_workflow
@@ -46,8 +48,14 @@ TAKEN = (
     "run",
     "finalize",
     "validate",
+    "network",
+    "loss",
+    "train#sampler",
+    "train#dataloader#sampler",
+    "train#dataloader#shuffle",
 )
-"""What a resumed run takes anew: where things are, how fast they go, when and how it is validated."""
+"""What a resumed run takes anew: where things are, how fast they go, when and how it is validated, and in how many
+processes: what wraps `network_def` and `loss_def`, and deals out the cases."""
 OWN_CHECK = ("max_epochs",)
 """Settings that `LastState` judges itself."""
 
@@ -55,15 +63,21 @@ OWN_CHECK = ("max_epochs",)
 def kept_settings() -> dict[str, str]:
     """Return the settings of the running configuration that a resumed run must have too, as JSON by key.
 
-    Empty outside a workflow of monai.bundle.
+    ``batch_size`` is that of all processes together. Empty outside a workflow of monai.bundle.
     """
     workflow = running_workflow()
     config: Mapping[str, Any] = workflow.parser.get() if workflow is not None else {}
     tracking = {str(key) for key in config if str(key).startswith(("tracking_", "experiment_name", "run_name"))}
     free = {*TAKEN, *OWN_CHECK, *tracking}
-    kept = {str(key): value for key, value in config.items() if str(key).split("#")[0] not in free}
-    leaves = ((printed_id(id), value) for id, value in walk_ids(kept) if not isinstance(value, dict | list))
-    return {id: json.dumps(value, default=str) for id, value in leaves}
+    leaves = ((printed_id(id), value) for id, value in walk_ids(dict(config)) if not isinstance(value, dict | list))
+    kept = {id: json.dumps(value, default=str) for id, value in leaves if not _begins_with(id, free)}
+    batch = config.get("batch_size")
+    return {**kept, "batch_size": f"{batch * idist.get_world_size()}"} if isinstance(batch, int) else kept
+
+
+def _begins_with(id: str, keys: Collection[str]) -> bool:
+    parts = id.split("#")
+    return any("#".join(parts[:length]) in keys for length in range(1, len(parts) + 1))
 
 
 def require_same_settings(then: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
