@@ -1,4 +1,4 @@
-"""Writing of files that are whole or absent, also with several writers, and their digests."""
+"""Writing of files that are whole or absent, also with several writers; their rows and digests."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that `write_rows` wrote; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def digest_of(path: str | Path, kind: str = "sha256") -> str:

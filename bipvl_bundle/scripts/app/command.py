@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.app.segmenter import Limits, WordSegmenter
+from scripts.data.datalist import NIFTI_SUFFIXES
 
 try:
     from scripts.app.page import WordsPage
@@ -14,8 +15,6 @@ except ModuleNotFoundError as error:
     if error.name != "gradio":
         raise
     WordsPage = None  # type: ignore[misc, assignment]
-
-NIFTI = ("*.nii", "*.nii.gz")
 
 
 def try_words(
@@ -65,5 +64,5 @@ def words_page(bundle: str, images: str | None = None, limits: Limits | None = N
     folder = Path(images).expanduser() if images else None
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"There is no folder of images '{folder}'.")
-    examples = sorted(path for pattern in NIFTI for path in folder.glob(pattern)) if folder else []
+    examples = [path for path in sorted(folder.iterdir()) if path.name.endswith(NIFTI_SUFFIXES)] if folder else []
     return WordsPage(WordSegmenter(bundle, limits, **options), examples).build()

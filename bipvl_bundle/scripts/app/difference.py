@@ -20,10 +20,12 @@ def class_names(before: Segmented, after: Segmented) -> list[str]:
     return list(dict.fromkeys([*before.classes, *after.classes]))
 
 
-def numbered(segmented: Segmented, names: Sequence[str]) -> NDArray[np.uint16]:
-    """Return a label map in the numbers of a common list of classes."""
+def numbered(
+    segmented: Segmented, names: Sequence[str], labels: NDArray[np.integer] | None = None
+) -> NDArray[np.uint16]:
+    """Return a label map, or a part of it, in the numbers of a common list of classes."""
     numbers = np.array([0, *(names.index(name) + 1 for name in segmented.classes)], dtype=np.uint16)
-    return numbers[segmented.labels]
+    return numbers[segmented.labels if labels is None else labels]
 
 
 def changes(before: Segmented, after: Segmented) -> list[list[str]]:
@@ -56,7 +58,7 @@ def slices(before: Segmented, after: Segmented, plane: str, index: int, opacity:
     axis = PLANES[plane]
     index = int(np.clip(index, 0, before.image.shape[axis] - 1))
     grey = _grey(np.take(before.image, index, axis), before.image)
-    first, second = (np.take(numbered(one, names), index, axis) for one in (before, after))
+    first, second = (numbered(one, names, np.take(one.labels, index, axis)) for one in (before, after))
     colours = np.array([[0, 0, 0], *map(_rgb, class_colours(len(names)))], dtype=np.float32)
     changed = np.where(first != second, 1, 0)
     red = np.array([[0, 0, 0], _rgb("#D55E00")], dtype=np.float32)

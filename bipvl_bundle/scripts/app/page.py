@@ -15,6 +15,7 @@ import numpy as np
 
 from scripts.app.difference import HEAD, PLANES, changed_voxels, changes, class_names, most_changed, slices
 from scripts.app.segmenter import Segmented, WordSegmenter
+from scripts.data.cases import mask_name
 from scripts.report.colours import class_colours
 from scripts.words.files import write_table
 
@@ -160,7 +161,7 @@ class WordsPage:
             if time.time() - old.stat().st_mtime > KEPT:
                 shutil.rmtree(old, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(dir=self.scratch.name))
-        mask, words = folder / f"{after.case}_seg.nii.gz", folder / f"{after.case}_words.yaml"
+        mask, words = folder / mask_name(after.case), folder / f"{after.case}_words.yaml"
         nib.save(nib.Nifti1Image(after.labels.astype(np.uint16), after.affine), mask)
         write_table(after.table, words)
         return [str(mask), str(words)]

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scripts.data.datalist import case_name
+from scripts.data.nifti import UnusableFile, read_header
+from scripts.geometry.grid import voxel_ml
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.report.kept_cases import one_map
 from scripts.words.requested import requested_table
@@ -65,7 +67,7 @@ class Segmented:
 
     @property
     def voxel_ml(self) -> float:
-        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+        return voxel_ml(self.affine)
 
     @property
     def spacing(self) -> NDArray[np.float64]:
@@ -192,8 +194,8 @@ class WordSegmenter:
 
     def _check(self, path: Path) -> None:
         try:
-            shape = cast(nib.Nifti1Image, nib.load(path)).shape
-        except (OSError, nib.filebasedimages.ImageFileError) as error:
+            shape = read_header(path).get_data_shape()
+        except (OSError, UnusableFile) as error:
             raise ValueError(f"'{path.name}' cannot be read as a NIfTI file: {error}") from error
         if len(shape) not in (3, 4) or math.prod(shape) > self.limits.voxels:
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 
 LABEL_WORDS = ("labels?", "lbls?", "segmentations?", "segm?", "masks?", "gt", "annotations?", "contours?")
 """Patterns of the words by which names of files tell a label map."""
+MASK_SUFFIX = ".nii.gz"
 Item = dict[str, Any]
 """Key "image": a path, or a list with one path a channel; often "label" or "reference", "case", "patient", "fold"."""
 
@@ -14,6 +15,11 @@ Item = dict[str, Any]
 def case_of(item: Item) -> str:
     """Return the name of a case, or its image if it has none."""
     return str(item.get("case", item["image"]))
+
+
+def mask_name(case: str, postfix: str = "seg") -> str:
+    """Return the name of the file of a case's mask."""
+    return f"{case}_{postfix}{MASK_SUFFIX}"
 
 
 def patient_of(item: Item) -> str:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from scripts.geometry.grid import voxel_ml
 from scripts.words.checks import find_name
 
-__all__ = ["CleanComponentsd", "kept_components", "voxel_ml"]
+__all__ = ["CleanComponentsd", "kept_components", "volume_of_voxel"]
 
-MM3_PER_ML = 1000.0
 TOUCHING = ndimage.generate_binary_structure(3, 3)  # by a face, an edge or a corner
 
 
@@ -81,7 +81,7 @@ class CleanComponentsd(MapTransform):
         if not boxes:
             return
         part = mask[boxes[0]]
-        smallest = self.smallest.get(number, 0.0) / voxel_ml(labels)
+        smallest = self.smallest.get(number, 0.0) / volume_of_voxel(labels)
         stray = part & ~kept_components(part, largest=number in self.largest, smallest=smallest)
         channel[boxes[0]][torch.from_numpy(stray).to(channel.device)] = 0
 
@@ -97,7 +97,6 @@ def kept_components(mask: NDArray[np.bool_], *, largest: bool, smallest: float =
     return np.asarray(stay[components], dtype=np.bool_)
 
 
-def voxel_ml(labels: Tensor) -> float:
-    """Return the volume of a voxel in mL, by the affine."""
-    affine = labels.affine if isinstance(labels, MetaTensor) else torch.eye(4)
-    return abs(float(torch.linalg.det(affine[:3, :3].double()))) / MM3_PER_ML
+def volume_of_voxel(labels: Tensor) -> float:
+    """Return the volume of a voxel in mL, by the affine; of 1 mm where there is none."""
+    return voxel_ml(labels.affine.cpu() if isinstance(labels, MetaTensor) else np.eye(4))

@@ -8,6 +8,8 @@ import logging
 import math
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,22 +58,21 @@ def load_nifti(path: str | os.PathLike[str]) -> Any:
         FileNotFoundError: there is none.
         UnusableFile: it is truncated or damaged, its header is impossible, or memory cannot hold it.
     """
-    path = Path(path)
-    try:
-        return _loaded(path)
-    except UnusableFile:
-        raise
-    except (EOFError, zlib.error, gzip.BadGzipFile, HeaderDataError, ValueError, KeyError, OverflowError) as error:
-        said = f"{type(error).__name__}: {first_lines(error)}"
-        raise UnusableFile(f"{path}: cannot be read ({said}). {ADVICE}.") from error
+    with _naming(Path(path)) as file:
+        return _loaded(file)
 
 
 def read_header(path: str | os.PathLike[str]) -> Any:
     """Return the checked header of a NIfTI file without reading its voxels; raises the errors of `load_nifti`."""
-    path = Path(path)
+    with _naming(Path(path)) as file, _opened(file) as stream:
+        return _header(stream.read(HEADER_BYTES), file)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[Path]:
+    """Context manager that turns what a damaged file raises into an error that names it."""
     try:
-        with _opened(path) as stream:
-            return _header(stream.read(HEADER_BYTES), path)
+        yield path
     except UnusableFile:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile, HeaderDataError, ValueError, KeyError, OverflowError) as error:

@@ -14,6 +14,7 @@ from scripts.configuration.lint import nearest_id
 from scripts.configuration.plan import plan_of
 from scripts.data.cases import Item, case_of
 from scripts.data.partial_labels import LabelsAmongd
+from scripts.messages.phrases import root_cause
 from scripts.words.joined import joined_table
 from scripts.words.table import ConceptTable
 
@@ -134,9 +135,7 @@ def _read(name: str, entry: Any, config_dir: Path, shared: Mapping[str, Any]) ->
             plan=plan_of(parser.get(), roots=["dataset_name", "preprocessing_transforms"]),
         )
     except (OSError, ValueError, RuntimeError) as error:
-        reason: BaseException = error
-        while reason.__cause__ is not None:  # MONAI puts its own errors around it
-            reason = reason.__cause__
+        reason = root_cause(error)
         kind = FileNotFoundError if isinstance(reason, OSError) else ValueError
         raise kind(f"{where}: {reason}") from error
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 AXES = ("right", "anterior", "superior")
+MM3_PER_ML = 1000.0
 
 
 class Grid(NamedTuple):
@@ -42,6 +43,11 @@ def ras_grid(affine: ArrayLike, shape: Sequence[int]) -> Grid:
     order = np.argsort(axes)
     size, spacing = (tuple(values[i] for i in order) for values in (list(shape), lengths.tolist()))
     return Grid(size, spacing, "".join(nib.aff2axcodes(matrix)))
+
+
+def voxel_ml(affine: ArrayLike) -> float:
+    """Return the volume of a voxel in mL, by the 4 x 4 affine (mm)."""
+    return abs(float(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / MM3_PER_ML
 
 
 def corner_distance(affine: ArrayLike, other: ArrayLike, shape: Sequence[int]) -> float:

@@ -80,21 +80,23 @@ class AveragingInferer(Inferer):
             return self.inferer(inputs, network, *args, **kwargs)
         total: Tensor | None = None
         networks = [network, *self._others(network)]
-        for member, flip in itertools.product(networks, self.flips):
-            logits = self._look(inputs, member, flip, *args, **kwargs)
-            found = logits.softmax(1) if self.softmax else logits.sigmoid()
-            total = found if total is None else total.add_(found)
+        for member in networks:
+            sides = _other_side(member, self.softmax) if any(SIDES in flip for flip in self.flips) else (member, None)
+            for flip in self.flips:
+                seeing, order = sides if SIDES in flip else (member, None)
+                logits = self._look(inputs, seeing, flip, order, *args, **kwargs)
+                found = logits.softmax(1) if self.softmax else logits.sigmoid()
+                total = found if total is None else total.add_(found)
         assert total is not None
         mean = total.div_(len(networks) * len(self.flips))
         return mean.clamp_(min=SMALLEST).log_() if self.softmax else mean.logit_(eps=SMALLEST)
 
-    def _look(self, image: Tensor, network: Any, flip: Sequence[int], *args: Any, **kwargs: Any) -> Tensor:
+    def _look(
+        self, image: Tensor, network: Any, flip: Sequence[int], order: list[int] | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
         dims = [axis + 2 for axis in flip]
         if not dims:
             return self.inferer(image, network, *args, **kwargs).float()
-        order = None
-        if SIDES in flip:
-            network, order = _other_side(network, self.softmax)
         logits = self.inferer(image.flip(dims), network, *args, **kwargs).flip(dims).float()
         return logits if order is None else logits[:, order]
 

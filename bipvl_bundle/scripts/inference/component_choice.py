@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from scripts.data.components import kept_components, voxel_ml
+from scripts.data.components import kept_components, volume_of_voxel
 from scripts.messages.tables import aligned
 from scripts.metrics.report import check_output_folder
+from scripts.metrics.scores import class_metrics
 from scripts.whole_file import write_rows, write_text
 
 VOLUMES = (0.05, 0.5, 5.0)
@@ -98,7 +99,7 @@ class ComponentChoice:
         (case,) = decollate_batch(batch)
         case = self.postprocessing(case)
         prediction, reference = case["pred"], case["reference"].as_subclass(Tensor)
-        volume = voxel_ml(prediction)
+        volume = volume_of_voxel(prediction)
         table = []
         for number in range(len(self.class_names)):
             found, wanted = (self._mask(labels, number) for labels in (prediction.as_subclass(Tensor), reference))
@@ -113,7 +114,8 @@ def rule_scores(prediction: NDArray[np.bool_], reference: NDArray[np.bool_], vol
     """Return the DSC of a class under each rule, voxels of so many mL; NaN where it is in neither mask."""
     masks = [prediction, kept_components(prediction, largest=True)]
     masks += [kept_components(prediction, largest=False, smallest=ml / volume) for ml in VOLUMES]
-    return [_dice(mask, reference) for mask in masks]
+    wanted = torch.from_numpy(reference)
+    return [class_metrics(torch.from_numpy(mask), wanted, spacing=None).dice for mask in masks]
 
 
 def best_rule(scores: NDArray[np.float64]) -> int:
@@ -143,8 +145,3 @@ def _rules() -> list[str]:
 def _means(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     count = (~np.isnan(scores)).sum(axis=0)
     return np.divide(np.nansum(scores, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
-
-
-def _dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
-    total = int(prediction.sum()) + int(reference.sum())
-    return 2 * int((prediction & reference).sum()) / total if total else float("nan")

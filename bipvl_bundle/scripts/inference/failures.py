@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from scripts.configuration.errors import error_text
 from scripts.data.cases import Item, case_of, images_of
 from scripts.messages.phrases import some
 from scripts.metrics.report import check_output_folder
-from scripts.whole_file import write_rows
+from scripts.whole_file import read_rows, write_rows
 
 __all__ = ["FAILURES", "SomeCasesFailed", "require_no_failures", "run_cases"]
 
@@ -68,10 +67,9 @@ def require_no_failures(folder: str | Path, items: Sequence[Item]) -> None:
         SomeCasesFailed: they are; the message counts them.
     """
     path = Path(folder) / FAILURES
-    if not path.is_file():
+    failed = read_rows(path)
+    if not failed:
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        failed = list(csv.DictReader(file))
     raise SomeCasesFailed(
         f"{len(failed)} of {len(items)} cases failed: {some(row['case'] for row in failed)}. The first: "
         f"{failed[0]['reason']} All reasons: {path}. The others are done; called again, this does what is missing."

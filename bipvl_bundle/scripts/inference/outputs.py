@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImaged
 from numpy.typing import NDArray
 
-from scripts.data.cases import Item, case_of, images_of
+from scripts.data.cases import MASK_SUFFIX, Item, case_of, images_of, mask_name
 from scripts.data.loading import HEADER
 from scripts.data.nifti import UnusableFile, affine_in_mm, header_of, read_header
 from scripts.geometry.grid import corner_distance
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 MARK = "BiPVL-Seg"
 """Begins the description in the header of each mask; the key of its making follows."""
-SUFFIX = ".nii.gz"
 PLACE = [f"{kind}_code" for kind in ("qform", "sform")] + [f"quatern_{part}" for part in "bcd"]
 PLACE += [f"{field}_{axis}" for field in ("qoffset", "srow") for axis in "xyz"]
 """Fields of a header that place a volume, beside its voxel sizes and unit."""
@@ -62,7 +61,7 @@ def missing_masks(
     """
     missing = []
     for item in items:
-        path = Path(folder) / f"{case_of(item)}_{postfix}{SUFFIX}"
+        path = Path(folder) / mask_name(case_of(item), postfix)
         require_own_file(path)
         if overwrite or _description(path) != _mark(key, images_of(item)[0]):
             missing.append(item)
@@ -113,7 +112,7 @@ class SafeSaveImaged(SaveImaged):
             output_dir=output_dir,
             output_postfix=output_postfix,
             output_name_formatter=name_by_case,
-            output_ext=SUFFIX,
+            output_ext=MASK_SUFFIX,
             output_dtype=None,
             separate_folder=False,
             resample=False,

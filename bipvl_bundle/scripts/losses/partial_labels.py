@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scripts.losses.targets import renumbered
 from scripts.networks.outputs import BiPVLOutput
 
 
@@ -45,11 +46,8 @@ def labelled_part(
         return logits[:, shown], target[:, shown]
     rest = [0, *(i + 1 for i, is_labelled in enumerate(labelled) if not is_labelled)]
     background = logits[:, rest].logsumexp(dim=1, keepdim=True)
-    numbers = [0] * logits.shape[1]
-    for number, i in enumerate(shown, start=1):
-        numbers[i + 1] = number
-    renumbered = torch.tensor(numbers, device=target.device, dtype=target.dtype)[target.long()]
-    return torch.cat([background, logits[:, [i + 1 for i in shown]]], dim=1), renumbered
+    own = torch.cat([background, logits[:, [i + 1 for i in shown]]], dim=1)
+    return own, renumbered(target, shown, logits.shape[1])
 
 
 def labelled_classes(output: BiPVLOutput) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -76,9 +78,20 @@ def asked_target(output: BiPVLOutput, target: Tensor, softmax: bool = True) -> T
         target = target.flip(2)
     if not softmax:
         return target[:, list(question.classes)]
+    return renumbered(target, question.classes, channels)
+
+
+def renumbered(target: Tensor, classes: Sequence[int], channels: int) -> Tensor:
+    """Number some classes of a label map 1, 2, ... in their order; all others become background.
+
+    Args:
+        target: labels 0..C-1.
+        classes: rows of these classes, label 1 being row 0.
+        channels: C.
+    """
     numbers = [0] * channels
-    for number, label in enumerate(question.classes, start=1):
-        numbers[label + 1] = number
+    for number, row in enumerate(classes, start=1):
+        numbers[row + 1] = number
     return torch.tensor(numbers, device=target.device, dtype=target.dtype)[target.long()]
 
 

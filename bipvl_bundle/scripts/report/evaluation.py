@@ -26,10 +26,10 @@ from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.report.choice import mean_dice, typical_cases
 from scripts.report.kept_cases import Case, keep, write_index
 from scripts.report.model_files import patch_of, write_model_files
-from scripts.report.run_page import FACTS, FILES, PER_CASE, read_rows, write_run_page
+from scripts.report.run_page import FACTS, FILES, PER_CASE, write_run_page
 from scripts.report.safely import or_warn
 from scripts.report.volumes import write_volumes
-from scripts.whole_file import write_text
+from scripts.whole_file import read_rows, write_text
 from scripts.words.table import ConceptTable
 
 

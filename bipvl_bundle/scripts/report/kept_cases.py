@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.data.cases import mask_name
 from scripts.trust.parsing import read_mapping
 from scripts.trust.plain import require_plain
 from scripts.whole_file import whole_file, write_text
@@ -70,7 +71,7 @@ def keep(folder: Path, case: str, images: Sequence[str], maps: dict[str, NDArray
     place.mkdir(parents=True, exist_ok=True)
     written = {}
     for name, labels in maps.items():
-        path = place / f"{file_stem(case)}_{'seg' if name == 'prediction' else name}.nii.gz"
+        path = place / mask_name(file_stem(case), "seg" if name == "prediction" else name)
         with whole_file(path) as part:
             nib.save(nib.Nifti1Image(one_map(labels), affine), part)
         written[name] = path.relative_to(folder).as_posix()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from scripts.report.model_view import (
     similarities,
     untrained_encoder,
 )
-from scripts.whole_file import whole_file, write_rows, write_text
+from scripts.whole_file import read_rows, whole_file, write_rows, write_text
 
 ARRAYS = "model.npz"
 ATTENTION = "attention.csv"
@@ -145,9 +144,5 @@ def read_model_files(folder: Path) -> tuple[dict[str, NDArray], list[dict[str, s
     if (folder / ARRAYS).is_file():
         with np.load(folder / ARRAYS, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    rows = []
-    if (folder / ATTENTION).is_file():
-        with (folder / ATTENTION).open(encoding="utf-8", newline="") as opened:
-            rows = list(csv.DictReader(opened))
     remarks = (folder / REMARKS).read_text(encoding="utf-8").splitlines() if (folder / REMARKS).is_file() else []
-    return arrays, rows, remarks
+    return arrays, read_rows(folder / ATTENTION), remarks

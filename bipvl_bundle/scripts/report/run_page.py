@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from scripts.report.page import Page, Section, Table, picture, write_page
 from scripts.report.score_figure import score_figure
 from scripts.report.viewer import legend, write_library, write_viewer_case
 from scripts.trust.parsing import read_mapping
+from scripts.whole_file import read_rows
 
 PAGE = "report.html"
 FILES = "report_files"
@@ -72,14 +72,6 @@ def write_run_page(scores: Path, run: Path, reading: Path | None = None) -> Path
     page = Page(title, [s for s in sections if not s.empty], FILES, shown, legend(classes))
     write_page(scores / PAGE, page)
     return scores / PAGE
-
-
-def read_rows(path: Path) -> Rows:
-    """Return the rows of a CSV file; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def facts_section(facts: Mapping[str, Any]) -> Section:

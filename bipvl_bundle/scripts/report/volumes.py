@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.data.cases import Item, case_of, images_of
-from scripts.data.datalist import case_name
+from scripts.data.cases import Item, case_of, images_of, mask_name
 from scripts.data.nifti import affine_in_mm, load_nifti
-from scripts.messages.phrases import first_lines
+from scripts.geometry.grid import voxel_ml
+from scripts.report.safely import or_warn
 from scripts.whole_file import write_rows
-
-logger = logging.getLogger(__name__)
 
 TABLE = "volumes.csv"
 Row = dict[str, "str | int"]
 
 
 def class_volumes(
-    labels: NDArray[np.integer], image: NDArray[np.floating], voxel_ml: float, class_names: Sequence[str]
+    labels: NDArray[np.integer], image: NDArray[np.floating], millilitres: float, class_names: Sequence[str]
 ) -> list[Row]:
     """Return a row per class: voxels, volume in ml, and mean and standard deviation of the intensities in it.
 
     Args:
         labels: H x W x D of class numbers, or H x W x D x N regions that may overlap
         image: of its first channel, on the same grid.  # H x W x D
-        voxel_ml: volume of a voxel
+        millilitres: volume of a voxel
         class_names: N names in the order of their numbers
 
     Raises:
@@ -47,7 +44,7 @@ def class_volumes(
             {
                 "class": name,
                 "voxels": int(inside.size),
-                "volume_ml": f"{inside.size * voxel_ml:.4f}",
+                "volume_ml": f"{inside.size * millilitres:.4f}",
                 "mean_intensity": f"{inside.mean(dtype=np.float64):.4f}" if known else "",
                 "sd_intensity": f"{inside.std(dtype=np.float64):.4f}" if known else "",
             }
@@ -84,25 +81,19 @@ def write_prediction_volumes(folder: str | Path, items: Sequence[Item], class_na
         class_names: in the order of their labels or channels
     """
     folder = Path(folder)
-    found = {case_of(item): (_prediction(folder, item), images_of(item)[0]) for item in items}
+    found = {case_of(item): (folder / mask_name(case_of(item)), images_of(item)[0]) for item in items}
     places = {case: (path, image) for case, (path, image) in found.items() if path.is_file()}
-    try:
-        write_volumes(folder / TABLE, places, class_names)
-    except (OSError, ValueError) as error:
-        logger.warning("The volumes of the predictions in %s were not measured: %s", folder, first_lines(error, 2))
-
-
-def _prediction(folder: Path, item: Item) -> Path:
-    return folder / f"{item.get('case') or case_name(images_of(item)[0])}_seg.nii.gz"
+    what = f"The volumes of the predictions in {folder} were not measured"
+    or_warn(what, lambda: write_volumes(folder / TABLE, places, class_names))
 
 
 def _case_rows(case: str, labels_file: Path, image_file: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
     labels, image = load_nifti(labels_file), load_nifti(image_file)
     array = np.asarray(image.dataobj, dtype=np.float32)
-    voxel_ml = abs(float(np.linalg.det(affine_in_mm(labels.header)[:3, :3]))) / 1000
+    millilitres = voxel_ml(affine_in_mm(labels.header))
     channel = array if array.ndim == 3 else array[..., 0]
     try:
-        rows = class_volumes(np.asarray(labels.dataobj), channel, voxel_ml, class_names)
+        rows = class_volumes(np.asarray(labels.dataobj), channel, millilitres, class_names)
     except ValueError as error:
         raise ValueError(f"Case '{case}': {error}") from error
     return [{"case": case, **row} for row in rows]
