@@ -114,6 +114,17 @@ class TestCommonBlocks:
             assert evaluation[key] == inference[key]
 
 
+def test_every_text_encoder_of_the_hub_is_pinned_by_a_commit() -> None:
+    named = {path.name: yaml.safe_load(path.read_text()).get("text_encoder", "$") for path in CONFIGS.glob("*.yaml")}
+    of_hub = {file: name for file, name in named.items() if not name.startswith("$")}
+    assert set(of_hub) >= {"text_biobert.yaml", "text_clinicalbert.yaml", "text_pubmedbert.yaml", "dataset_amos22.yaml"}
+    assert {
+        file: name for file, name in of_hub.items() if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", name)
+    } == {}
+    commits = dict(name.split("@") for name in of_hub.values())
+    assert set(of_hub.values()) == {f"{name}@{commit}" for name, commit in commits.items()}, "one model, two commits"
+
+
 class TestMetadata:
     @pytest.fixture(scope="class")
     @classmethod
@@ -236,7 +247,7 @@ class TestPaperRecipe:
             ("intensity#1#_target_", "CropForegroundd"),
             ("backbone#network#_target_", "SwinUNETR"),
             ("backbone#network#feature_size", 48),
-            ("text_encoder", "emilyalsentzer/Bio_ClinicalBERT"),
+            ("text_encoder", "emilyalsentzer/Bio_ClinicalBERT@d5892b39a4adaed74b92212a44081509db72f87b"),
             ("text_stage_layers", [6, 2, 2, 2]),
             ("text_format", "fixed"),
             ("softmax", True),
