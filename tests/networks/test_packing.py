@@ -42,6 +42,14 @@ def test_padding_takes_no_gradient_to_a_token(packed):
     assert row.grad.flatten().tolist() == [1.0] * 6
 
 
+def test_attention_adds_nothing_to_tokens_and_excludes_padding(packed):
+    bias = packed.attention_bias(2, torch.float64)
+    assert bias.shape == (6, 1, 1, 3)
+    assert bias.dtype == torch.float64
+    expected = torch.where(MASK[DIFFERENT], 0.0, -torch.inf).repeat(2, 1)
+    assert torch.equal(bias[:, 0, 0].float(), expected)
+
+
 def test_equal_sentences_have_one_state(packed):
     row = torch.arange(6.0).reshape(1, 6, 1)
     assert packed.cls(row).flatten().tolist() == [0, 1, 1, 2]

@@ -45,9 +45,9 @@ def benchmark(
 
     Args:
         output_dir: a folder without measurements
-        measure: any of sizes (parameters, operations), forward (one patch in evaluation), step (one training step),
-            case (file to file, two windows), scores (metrics of a case), loading (a training patch), memory (peak, in
-            a process of its own)
+        measure: any of sizes (parameters, operations), kernels (how many are started), forward (one patch in
+            evaluation), step (one training step), case (file to file, two windows), scores (metrics of a case),
+            loading (a training patch), memory (peak, in a process of its own)
         classes: numbers of foreground classes
         devices: cpu, cuda
         precisions: fp32, tf32 (NVIDIA GPUs), bf16 (autocast)

@@ -10,12 +10,13 @@ from tqdm import tqdm
 
 from scripts.benchmark import memory, tasks, timing
 from scripts.benchmark.inputs import write_case
+from scripts.benchmark.kernels import count_kernels
 from scripts.benchmark.report import Report
 from scripts.benchmark.setup import GUIDED, PLAIN, Setup
 from scripts.benchmark.timing import Sample, Spread, Stopwatch, Task
 from scripts.networks.weights import count_parameters
 
-MEASUREMENTS = ("sizes", "forward", "step", "case", "scores", "loading", "memory")
+MEASUREMENTS = ("sizes", "kernels", "forward", "step", "case", "scores", "loading", "memory")
 
 
 class Run:
@@ -52,6 +53,19 @@ class Run:
             self.report.record(self.setup, task=what, values=values)
             shown = {name: f"{value / unit:.1f} {'M' if unit == 1e6 else 'G'}" for name, value in values.items()}
             self.report.compare(self.setup, what, shown, Spread.of([values[GUIDED] / values[PLAIN]]))
+
+    def kernels(self, networks: dict[str, nn.Module]) -> None:
+        """Count the kernels that a forward and a training step start, and how often the host waits in them."""
+        for task, make in (("forward", tasks.forward), ("training step", tasks.training_step)):
+            counts = {}
+            for name, network in networks.items():
+                run = make(self.setup, network)
+                run(Stopwatch())  # what is kept from one patch to the next is there then
+                counts[name] = count_kernels(run)
+            self.report.record(self.setup, task=f"kernels, {task}", values={k: c._asdict() for k, c in counts.items()})
+            shown = {name: f"{count.started}, {count.waited_for} waited for" for name, count in counts.items()}
+            ratio = Spread.of([counts[GUIDED].started / counts[PLAIN].started])
+            self.report.compare(self.setup, f"kernels, {task}", shown, ratio)
 
     def forward(self, networks: dict[str, nn.Module]) -> None:
         """Time one batch in evaluation."""

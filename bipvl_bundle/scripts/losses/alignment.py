@@ -7,7 +7,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scripts.losses.collapse import mean_cosine, top1_accuracy
+from scripts.losses.collapse import mean_cosine, rival_pairs, top1_accuracy
 from scripts.losses.info_nce import info_nce
 from scripts.losses.precision import full_precision, no_autocast
 from scripts.networks.outputs import BiPVLOutput
@@ -127,19 +127,15 @@ class AlignmentLoss(nn.Module):
     def global_loss(self, vision: Tensor, text: Tensor, present: Tensor) -> Tensor:
         """Compute the global InfoNCE of each class, equations 5 and 6, before the mean over classes.  # B x N"""
         similarity = self._perturb(vision) @ self._perturb(text).mT  # B x N (vision) x N (text)
-        negatives = present.unsqueeze(-2)
-        to_text = info_nce(similarity, negatives, self.temperature)
-        to_vision = info_nce(similarity.mT, negatives, self.temperature)
-        return (to_text + to_vision) / 2
+        return info_nce(_both_ways(similarity), present.unsqueeze(-2), self.temperature).mean(dim=0)
 
     def local_loss(self, vision: Tensor, concepts: Tensor, same_sentence: Tensor, present: Tensor) -> Tensor:
         """Compute the local InfoNCE of each class, equations 7 and 8, before the mean over classes.  # B x N"""
         similarity = einsum(vision, concepts, "b i p, b j k p -> b k i j")
         different = ~rearrange(same_sentence.bool(), "i j k -> k i j")
         negatives = different & rearrange(present, "b j -> b 1 1 j")
-        to_concept = info_nce(similarity, negatives, self.temperature, self.hard_negatives)
-        to_vision = info_nce(similarity.mT, negatives, self.temperature, self.hard_negatives)
-        return ((to_concept + to_vision) / 2).mean(dim=1)
+        losses = info_nce(_both_ways(similarity), negatives, self.temperature, self.hard_negatives)
+        return losses.mean(dim=(0, 2))
 
     def _perturb(self, embeddings: Tensor) -> Tensor:
         if not self.training or self.noise == 0:
@@ -148,13 +144,11 @@ class AlignmentLoss(nn.Module):
 
     @staticmethod
     def _watch(vision: Tensor, text: Tensor, present: Tensor) -> dict[str, Tensor]:
-        similarity = vision @ text.mT
-        return {
-            "top1_vision_to_text": top1_accuracy(similarity, present),
-            "top1_text_to_vision": top1_accuracy(similarity.mT, present),
-            "cosine_vision": mean_cosine(vision, present),
-            "cosine_text": mean_cosine(text, present),
-        }
+        rivals = rival_pairs(present)
+        accuracies = top1_accuracy(_both_ways(vision @ text.mT), rivals)
+        cosines = mean_cosine(torch.stack([vision, text]), rivals)
+        names = ("top1_vision_to_text", "top1_text_to_vision", "cosine_vision", "cosine_text")
+        return dict(zip(names, (*accuracies, *cosines), strict=True))
 
     def _check(self, output: BiPVLOutput, present: Tensor | None) -> Tensor:
         """The mask of the classes that take part; raises where the shapes disagree."""
@@ -191,6 +185,11 @@ def aggregate_concepts(vision: Tensor, concepts: Tensor) -> Tensor:
     """
     weights = einsum(vision, concepts, "b n p, b n k p -> b n k").softmax(dim=-1)
     return F.normalize(einsum(weights, concepts, "b n k, b n k p -> b n p"), dim=-1)
+
+
+def _both_ways(similarity: Tensor) -> Tensor:
+    """Similarities of images to texts and of texts to images, in one tensor.  # 2 x ... x N x N"""
+    return torch.stack([similarity, similarity.mT])
 
 
 def _mean_over(present: Tensor, losses: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from scripts.networks.joint_linear import JointLinear
+
 
 class Attention(nn.Module):
     """Multi-head attention with an output projection: softmax(Q K^T / sqrt(head width)) V.
@@ -35,12 +37,14 @@ class Attention(nn.Module):
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
+        self._joint = JointLinear()
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """Attend from ``tokens`` (B x M x C) to ``context`` (B x S x C); returns B x M x C."""
-        query, key, value = (
-            rearrange(x, "b n (h c) -> b h n c", h=self.num_heads)
-            for x in (self.query(tokens), self.key(context), self.value(context))
-        )
+        if context is tokens:
+            projected = self._joint(tokens, self.query, self.key, self.value).chunk(3, dim=-1)
+        else:
+            projected = (self.query(tokens), *self._joint(context, self.key, self.value).chunk(2, dim=-1))
+        query, key, value = (rearrange(x, "b n (h c) -> b h n c", h=self.num_heads) for x in projected)
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
         return self.output(rearrange(attended, "b h n c -> b n (h c)"))

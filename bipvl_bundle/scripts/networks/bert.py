@@ -21,6 +21,7 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from scripts.messages.phrases import first_lines
+from scripts.networks.joint_linear import JointLinear
 from scripts.networks.packing import PackedSentences
 
 
@@ -35,22 +36,23 @@ def embed(embeddings: Any, sentences: PackedSentences) -> Tensor:
     return embeddings(input_ids=ids, position_ids=sentences.positions[None], token_type_ids=torch.zeros_like(ids))
 
 
-def run_layer(layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: bool) -> Tensor:
+def run_layer(
+    layer: Any, hidden: Tensor, sentences: PackedSentences, cls_only: bool, joint: JointLinear | None = None
+) -> Tensor:
     """Run a ``BertLayer`` on packed sentences (B x T x D) by its own modules.
 
-    With ``cls_only`` it computes nothing but the [CLS] states (B x U x D).
+    With ``cls_only`` it computes nothing but the [CLS] states (B x U x D). ``joint`` keeps the layer's stacked weights.
     """
-    attention = layer.attention.self
+    attention, joint = layer.attention.self, joint or JointLinear()
     asking = hidden[:, : sentences.count] if cls_only else hidden
-    query = attention.query(asking)
-    query = rearrange(query, "b u c -> (b u) 1 c") if cls_only else sentences.unpack(query)
-    query, key, value = (
-        rearrange(x, "s l (h c) -> s h l c", h=attention.num_attention_heads)
-        for x in (query, sentences.unpack(attention.key(hidden)), sentences.unpack(attention.value(hidden)))
-    )
-    mask = sentences.mask.repeat(hidden.shape[0], 1)[:, None, None, :]
+    asked = (attention.key, attention.value) if cls_only else (attention.query, attention.key, attention.value)
+    projected = sentences.unpack(joint(hidden, *asked)).chunk(len(asked), dim=-1)
+    if cls_only:
+        projected = (rearrange(attention.query(asking), "b u c -> (b u) 1 c"), *projected)
+    query, key, value = (rearrange(x, "s l (h c) -> s h l c", h=attention.num_attention_heads) for x in projected)
+    bias = sentences.attention_bias(hidden.shape[0], query.dtype)
     dropout = attention.dropout.p if layer.training else 0.0
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     attended = rearrange(attended, "s h l c -> s l (h c)")
     attended = rearrange(attended, "(b u) 1 c -> b u c", b=hidden.shape[0]) if cls_only else sentences.pack(attended)
     attended = layer.attention.output(attended, asking)

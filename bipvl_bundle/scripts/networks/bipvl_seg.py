@@ -18,7 +18,7 @@ from scripts.networks.class_embedding import (
     WordAlignmentProjection,
     WordClassEmbedding,
 )
-from scripts.networks.kept_text import KeptText
+from scripts.networks.kept import Kept
 from scripts.networks.memory import WordMemory
 from scripts.networks.outputs import AskedClasses, BiPVLOutput
 from scripts.networks.packing import PackedSentences
@@ -169,7 +169,7 @@ class BiPVLSeg(nn.Module):
         self.asked = self._ask(Question.whole(concepts))
         if self.word_head is None:
             self._set_context(concepts.sentences_flat)
-        self._kept = KeptText()
+        self._kept = Kept()
 
     def _set_context(self, sentences: Sequence[str]) -> None:
         packed = PackedSentences(*self.text_encoder.tokenize(sentences))

@@ -31,11 +31,13 @@ class PackedSentences(nn.Module):
         token_ids: of the row.  # T
         positions: of the row's tokens in their sentences.  # T
         mask: of the different sentences.  # U x L
+        bias: what attention adds to its logits, 0 on tokens and minus infinity on padding.  # U x 1 x 1 x L
     """
 
     token_ids: Tensor
     positions: Tensor
     mask: Tensor
+    bias: Tensor
     row_of: Tensor  # U*L: where the row holds each token; 0 for padding
     place_of: Tensor  # T: where the row's tokens stand among the U*L
     different: Tensor  # S: which of the U a sentence is
@@ -61,6 +63,7 @@ class PackedSentences(nn.Module):
             "token_ids": token_ids[example].flatten()[place_of],
             "positions": place_of % length,
             "mask": mask,
+            "bias": torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)[:, None, None, :],
             "row_of": row_of,
             "place_of": place_of,
             "different": torch.tensor(different),
@@ -84,6 +87,10 @@ class PackedSentences(nn.Module):
         firsts = [numbers[tokens] for tokens in self.sentences]
         others = [begin[numbers[tokens]] + i for tokens in self.sentences for i in range(len(tokens) - 1)]
         return torch.tensor([*firsts, *others])
+
+    def attention_bias(self, batch: int, dtype: torch.dtype) -> Tensor:
+        """Return ``bias`` for the sentences of a batch of images, B*U x 1 x 1 x L, in the precision of the queries."""
+        return self.bias.to(dtype).repeat(batch, 1, 1, 1)
 
     def unpack(self, row: Tensor) -> Tensor:
         """Unpack a row (B x T x C) to padded sentences (B*U x L x C); the padding's content is arbitrary."""

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint as run_again
 from transformers import AutoTokenizer
 
 from scripts.networks.bert import embed, layers_of, load_bert, new_bert, place_of, read_config, run_layer
+from scripts.networks.joint_linear import JointLinear
 from scripts.networks.packing import PackedSentences
 from scripts.trust.digests import check_sums
 
@@ -74,6 +75,7 @@ class StagedTextEncoder(nn.Module):
         self.embeddings = bert.embeddings
         layers = iter(layers_of(bert))
         self.stages = nn.ModuleList(nn.ModuleList(next(layers) for _ in range(n)) for n in stage_layers)
+        self._joints = [[JointLinear() for _ in range(n)] for n in stage_layers]
 
     def tokenize(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Turn sentences into token ids and attention mask (True on tokens), both S x L.
@@ -116,7 +118,7 @@ class StagedTextEncoder(nn.Module):
         """
         layers = list(cast(nn.ModuleList, self.stages[stage - 1]))
         again = self.recompute and self.training and torch.is_grad_enabled()
-        for layer in layers:
-            arguments = (layer, hidden, sentences, cls_only and layer is layers[-1])
+        for layer, joint in zip(layers, self._joints[stage - 1], strict=True):
+            arguments = (layer, hidden, sentences, cls_only and layer is layers[-1], joint)
             hidden = run_again(run_layer, *arguments, use_reentrant=False) if again else run_layer(*arguments)
         return hidden

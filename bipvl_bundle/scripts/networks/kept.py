@@ -1,28 +1,30 @@
-"""Cache of the text states that do not depend on the image."""
+"""Cache, for evaluation, of what depends on weights alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+T = TypeVar("T")
 
 
-class KeptText:
-    """Cache of text-encoder states for evaluation, renewed when the weights that made them change.
+class Kept:
+    """Cache of results that depend on weights alone, for evaluation; each is renewed when these weights change.
 
     In-place changes of a weight count up its version. Changes through ``weight.data`` do not: after them, ``forget``.
     """
 
     def __init__(self) -> None:
-        self.kept: dict[str, tuple[Any, Tensor]] = {}
+        self.kept: dict[str, tuple[Any, Any]] = {}
 
     def forget(self) -> None:
         """Empty the cache."""
         self.kept.clear()
 
-    def get(self, name: str, modules: Iterable[nn.Module], compute: Callable[[], Tensor]) -> Tensor:
+    def get(self, name: str, modules: Iterable[nn.Module], compute: Callable[[], T]) -> T:
         """Return the cached result of ``compute`` if weights are unchanged and gradients are off, else compute it.
 
         Args:
@@ -33,9 +35,11 @@ class KeptText:
         if torch.is_grad_enabled():
             return compute()
         key = _state_of([weight for module in modules for weight in module.parameters()])
-        if name not in self.kept or self.kept[name][0] != key:
-            self.kept[name] = (key, compute())
-        return self.kept[name][1]
+        known, result = self.kept.get(name, (None, None))
+        if known != key:
+            result = compute()
+            self.kept[name] = (key, result)
+        return result
 
 
 def _state_of(weights: list[nn.Parameter]) -> tuple[Any, ...]:
