@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,24 +10,35 @@ import numpy as np
 
 from scripts.data.cases import Item, case_of, images_of
 from scripts.data.fingerprints import lowest_value
+from scripts.data.intensities import AIR, describe_values, levels_of, looks_like
+from scripts.data.loading import load_volume
 from scripts.data.nifti import UnusableFile, affine_in_mm, read_header
 
 LARGER = 2.0
 """How many times as long as the training's longest an edge may be."""
-AIR = -200.0
-"""An image with values below is taken for CT in HU."""
+DATA_SET = "data_set"
+"""Key of a case under which its data set is named, of several that are learnt together."""
 
 
 def describe_images(items: Sequence[Item]) -> dict[str, Any]:
-    """Return ``largest_mm``, the longest first, second and third edge of any image, and ``has_air`` (values of CT).
+    """Return what a model's file is to know of the images of its training; empty if no header can be read.
 
-    Images that nibabel does not know are left out; empty if there is no other.
+    Returns:
+        ``largest_mm``, the longest first, second and third edge of any image; ``has_air``, whether there are values of
+        CT; ``values``, by data set (empty text where there is one), `describe_values`.
     """
     edges = [found for item in items if (found := edges_mm(item)) is not None]
     if not edges:
         return {}
     lowest = min(lowest_value(images_of(item)[0]) for item in items if edges_mm(item) is not None)
-    return {"largest_mm": [round(float(edge), 1) for edge in np.max(edges, axis=0)], "has_air": bool(lowest < AIR)}
+    data_sets = defaultdict(list)
+    for item in {case_of(item): item for item in items}.values():  # one that is repeated in an epoch counts once
+        data_sets[str(item.get(DATA_SET, ""))].append(item)
+    return {
+        "largest_mm": [round(float(edge), 1) for edge in np.max(edges, axis=0)],
+        "has_air": bool(lowest < AIR),
+        "values": {name: describe_values(found) for name, found in data_sets.items()},
+    }
 
 
 def edges_mm(item: Item) -> list[float] | None:
@@ -42,12 +54,20 @@ def edges_mm(item: Item) -> list[float] | None:
     return sorted((float(size) for size in sizes), reverse=True)
 
 
-def require_similar_images(items: Sequence[Item], described: Mapping[str, Any]) -> None:
+def require_similar_images(
+    items: Sequence[Item],
+    described: Mapping[str, Any],
+    known: Sequence[Mapping[str, Any]] = (),
+    *,
+    window: bool = False,
+) -> None:
     """Raise an error if an image is far larger than those of the training, or the first one is of another kind.
 
     Args:
         items: the cases; of all but the first the header alone is read.
         described: by `describe_images`; empty if the model does not say.
+        known: of its ``values``, those of the data set, with which the message tells what the image looks like.
+        window: whether absolute values count, see `looks_like`.
 
     Raises:
         ValueError: it is; the message says how to go on.
@@ -72,8 +92,11 @@ def require_similar_images(items: Sequence[Item], described: Mapping[str, Any]) 
                 True: f"has values below {AIR:g}, as CT in HU",
                 False: f"has no values below {AIR:g}, unlike CT in HU",
             }
+            path = images_of(items[0])[0]
+            said = looks_like(levels_of(load_volume(path)[0].numpy()), known[0], window=window) if known else ""
             raise ValueError(
-                f"'{case_of(items[0])}' {kinds[air]}; the model was trained on images of the other kind. {on}"
+                f"'{case_of(items[0])}' {kinds[air]}; the model was trained on images of the other kind. "
+                f"{f'Of {path}: {said}. ' if said else ''}{on}"
             )
 
 

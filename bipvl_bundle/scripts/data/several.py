@@ -13,6 +13,7 @@ from monai.transforms import Compose
 from scripts.configuration.lint import nearest_id
 from scripts.configuration.plan import plan_of
 from scripts.data.cases import Item, case_of
+from scripts.data.image_kind import DATA_SET
 from scripts.data.partial_labels import LabelsAmongd
 from scripts.messages.phrases import root_cause
 from scripts.words.joined import joined_table
@@ -22,8 +23,6 @@ __all__ = ["SeveralDataSets"]
 
 ENTRY = "train.yaml"
 OWN_KEYS = ("overlays", "labels", "part")
-DATA_SET = "data_set"
-"""Key of a case under which its data set is named."""
 
 
 @dataclass(frozen=True)

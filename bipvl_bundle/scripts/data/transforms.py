@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from math import prod
@@ -13,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Spacingd
 
 from scripts.data.cases import loaded_from
+from scripts.data.intensities import LEVELS, levels_of
 from scripts.data.memory import require_memory
 from scripts.geometry.grid import corner_distance
 from scripts.messages.phrases import by, some
@@ -58,7 +60,8 @@ class CheckCased(MapTransform):
     """Transform that raises an error at a case the pipeline would misread, with its file and the remedy.
 
     Place it right after loading, channel first, before anything resamples, crops or scales: it looks at the
-    file's own content. Where a case has no label (inference) only its images are checked.
+    file's own content. Where a case has no label (inference) only its images are checked. The levels of an image's
+    values go into its metadata (`LEVELS`).
 
     Args:
         keys: the images, each C x H x W x D, and the label, which is compared with the first image.
@@ -113,6 +116,9 @@ class CheckCased(MapTransform):
         for checks in self._checks(case):
             for check in checks:
                 check()
+        for image in self._images(case).values():
+            if isinstance(image, MetaTensor):  # scaled values do not tell any more
+                image.meta[LEVELS] = json.dumps([levels_of(channel) for channel in image.cpu().numpy()])
         return case
 
     def problems(self, data: Mapping[Hashable, Any]) -> list[str]:
