@@ -28,7 +28,7 @@ FLOORS: tuple[set[str], ...] = (
 # Modules that know less than their floor allows.
 ONLY: dict[str, set[str]] = {
     "losses": {"losses", "networks.outputs"},
-    "networks": {"networks", "words", "messages", "trust"},
+    "networks": {"networks", "words", "messages", "trust", "whole_file"},
     "metrics": {"metrics", "geometry", "messages", "whole_file"},
     "words": {"words", "messages", "trust", "whole_file"},
     "configuration": {"configuration", "messages", "trust"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,18 @@ class TestSaveAtomically:
     def test_makes_the_folder_and_leaves_nothing_else(self, tmp_path: Path) -> None:
         save_atomically({"a": torch.ones(1)}, tmp_path / "new/folder/x.pt")
         assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["x.pt"]
+
+    def test_writers_of_one_file_do_not_fail_each_other(self, tmp_path: Path) -> None:
+        path = tmp_path / "last.pt"
+
+        def write(number: int) -> None:
+            for _ in range(20):
+                save_atomically({"x": torch.full((1000,), float(number))}, path)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert len(set(read_checkpoint(path)["x"].tolist())) == 1
+        assert list(tmp_path.iterdir()) == [path]
 
     def test_failure_keeps_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "x.pt"

@@ -6,9 +6,7 @@ cases that it was trained on, is an attribute of the dictionary: no entry that a
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scripts.trust.digests import add_digest, check_digest
+from scripts.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -35,39 +34,16 @@ def save_atomically(content: Any, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written; an older file of that name is untouched.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # a name of its own: others may write too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_remains(path)
-        torch.save(content, partial)
-        add_digest(partial)
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            torch.save(content, partial)
+            add_digest(partial)
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"The checkpoint {path} could not be written: {error}. Free space or set `ckpt_dir` to a folder "
             "that can be written; checkpoints already there are untouched."
         ) from error
-    finally:
-        if path.parent.is_dir():
-            partial.unlink(missing_ok=True)
-
-
-def _clear_remains(path: Path) -> None:
-    """Remove what killed processes of this machine have left of a file that they were writing."""
-    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        owner = remains.name.split(".")[-2]
-        if owner.isdigit() and not _is_running(int(owner)):
-            remains.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 def read_checkpoint(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.data.datalist import load_datalist
+from scripts.whole_file import partial_name
 from scripts.words.checks import PLACEHOLDER, normalised
 from scripts.words.prompts import FIELDS
 from scripts.words.table import ConceptTable
@@ -105,7 +105,7 @@ def write_together(texts: Mapping[Path, str]) -> None:
         OSError: a file cannot be written, or one of them came into being meanwhile.
         ValueError: the datalist is none; see `load_datalist`.
     """
-    partial = {path: path.with_name(f".partial-{os.getpid()}-{path.name}") for path in texts}
+    partial = {path: partial_name(path) for path in texts}
     made = [path.parent for path in texts if not path.parent.exists()]
     placed: list[Path] = []
     try:
