@@ -89,7 +89,14 @@ def validation_items(
 
 
 def evaluation_items(
-    dataset_dir: PathLike, split: str, fold: int, num_folds: int, seed: int = 0, *, label_key: str = "reference"
+    dataset_dir: PathLike,
+    split: str,
+    fold: int,
+    num_folds: int,
+    seed: int = 0,
+    *,
+    label_key: str = "reference",
+    class_names: Sequence[str] | None = None,
 ) -> list[Item]:
     """Return the cases to score, with "reference" in place of "label" so that preprocessing leaves it alone.
 
@@ -100,11 +107,14 @@ def evaluation_items(
         num_folds: of the model's training.
         seed: of the model's training.
         label_key: "label" where the label is to be preprocessed with the image.
+        class_names: as for `training_items`.
 
     Raises:
-        ValueError: another split, a test case whose image or patient is also in section "training", and the
-            errors of `load_datalist` and `splits.fold_split`.
+        ValueError: another split, labels that are named otherwise, a test case whose image or patient is also in
+            section "training", and the errors of `load_datalist` and `splits.fold_split`.
     """
+    if class_names is not None:
+        check_datalist_labels(dataset_dir, class_names)
     if split == "validation":
         items = validation_items(dataset_dir, fold, num_folds, seed)
     elif split == "test":

@@ -9,6 +9,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+REMEDY = "Correct the datalist's 'labels' or the concept table, or take 'labels' out of the datalist."
 _SIDES = ({"left", "right"}, {"anterior", "posterior"}, {"superior", "inferior"}, {"upper", "lower"})
 _NOTHING = {"background", "unlabeled", "unlabelled", "ignore"}
 
@@ -33,16 +34,21 @@ def check_label_names(labels: Any, class_names: Sequence[str], source: str) -> N
         source: what to call the datalist.
 
     Raises:
-        ValueError: another number of labels, or a name that belongs to another class or to none.
+        ValueError: another number of labels, a name that belongs to another class, to none or to the background, no
+            name, or a value that is no whole number or stands twice.
     """
-    names = _by_value(labels)
-    if not names:
+    all_names = _by_value(labels, source)
+    zero = all_names.get(0, "")
+    if any(_words(zero) == _words(name) for name in class_names):
+        raise ValueError(f"'{source}' calls label 0 '{zero}', which is a class; 0 is the background. {REMEDY}")
+    names = {value: name for value, name in all_names.items() if value and _words(name) - _NOTHING}
+    nothing = {value: name for value, name in all_names.items() if value and value not in names}
+    if not names and not nothing:
         return
-    remedy = "Correct the datalist's 'labels' or the concept table, or take 'labels' out of the datalist."
     if sorted(names) != list(range(1, len(class_names) + 1)):
         raise ValueError(
-            f"'{source}' names the labels {_listed(names)}; the concept table has {len(class_names)} classes, labels "
-            f"1 to {len(class_names)}: {', '.join(class_names)}. {remedy}"
+            f"'{source}' names the labels {_listed({**names, **nothing})}; the concept table has {len(class_names)} "
+            f"classes, labels 1 to {len(class_names)}: {', '.join(class_names)}. {REMEDY}"
         )
     strangers = []
     for value, name in names.items():
@@ -50,14 +56,14 @@ def check_label_names(labels: Any, class_names: Sequence[str], source: str) -> N
         if other is not None:
             raise ValueError(
                 f"'{source}' calls label {value} '{name}'; in the concept table that is class {other + 1}, "
-                f"'{class_names[other]}', and class {value} is '{class_names[value - 1]}'. {remedy}"
+                f"'{class_names[other]}', and class {value} is '{class_names[value - 1]}'. {REMEDY}"
             )
         if not any(_words(name) & _words(label) for label in class_names):
             strangers.append(value)
     if len(strangers) == len(names):
         raise ValueError(
             f"'{source}' names the labels {_listed(names)}; none of the classes of the concept table is called so: "
-            f"{', '.join(class_names)}. {remedy}"
+            f"{', '.join(class_names)}. {REMEDY}"
         )
     for value in strangers:
         logger.warning(
@@ -65,15 +71,27 @@ def check_label_names(labels: Any, class_names: Sequence[str], source: str) -> N
         )
 
 
-def _by_value(labels: Any) -> dict[int, str]:
-    """Return the foreground label names by value; empty if a key is no number, as for nnU-Net's regions."""
+def _by_value(labels: Any, source: str) -> dict[int, str]:
+    """Return the label names by value; empty if labels are regions, as nnU-Net has them.
+
+    Raises:
+        ValueError: a value is no whole number or stands twice, or a name is empty.
+    """
     if not isinstance(labels, Mapping):
         return {}
     pairs = [(value, key) if isinstance(value, int | list) else (key, value) for key, value in labels.items()]
-    names = {str(value): str(name) for value, name in pairs}
-    if not all(value.isdecimal() for value in names):
+    if any(isinstance(value, list) for value, _ in pairs):
         return {}
-    return {int(value): name for value, name in names.items() if int(value) and _words(name) - _NOTHING}
+    names: dict[int, str] = {}
+    for value, name in ((str(value).strip(), str(name).strip()) for value, name in pairs):
+        if not value.isdecimal():
+            raise ValueError(f"'{source}' has the label value '{value}' for '{name}'; expected 0, 1, 2, ... {REMEDY}")
+        if int(value) in names:
+            raise ValueError(f"'{source}' calls label {int(value)} both '{names[int(value)]}' and '{name}'. {REMEDY}")
+        if not _words(name):
+            raise ValueError(f"'{source}' has no name for label {value}, found '{name}'. {REMEDY}")
+        names[int(value)] = name
+    return names
 
 
 def _meant(name: str, value: int, class_names: Sequence[str]) -> int | None:

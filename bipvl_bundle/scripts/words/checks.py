@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -120,5 +121,5 @@ def tidy(value: Any) -> Any:
 
 
 def normalised(text: str) -> str:
-    """Return a text without differences of case and spaces."""
-    return " ".join(text.split()).casefold()
+    """Return a text without differences of case and spaces, and of how Unicode writes one letter."""
+    return " ".join(unicodedata.normalize("NFKC", text).split()).casefold()
