@@ -184,6 +184,8 @@ class LastState:
             return
         state = read_checkpoint(self.path, "cpu")
         parts = self._parts(engine)
+        if "scaler" in parts and "scaler" not in state:  # the run was begun without mixed precision
+            del parts["scaler"]
         absent = {"trainer", *parts} - set(state)
         if absent:
             raise ValueError(

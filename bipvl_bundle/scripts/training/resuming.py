@@ -17,60 +17,39 @@ from scripts.messages.phrases import some
 logger = logging.getLogger(__name__)
 
 TAKEN = (
-    "_meta_",
-    "imports",
-    "bundle_root",
-    "dataset_dir",
-    "prepare_data",
-    "concepts_file",
-    "text_encoder",
-    "output_dir",
-    "ckpt_dir",
-    "metrics_dir",
-    "folder_name",
-    "variant",
-    "device",
-    "process_group",
-    "rank",
-    "val_interval",
-    "cache_rate",
-    "num_workers",
-    "amp",
-    "amp_kwargs",
-    "sw_batch_size",
-    "sw_overlap",
-    "start_from",
-    "start_weights",
-    "resume",
-    "overwrite",
-    "initialize",
-    "training",
-    "run",
-    "finalize",
+    *("dataset_dir", "prepare_data", "concepts_file", "text_encoder"),
+    *("device", "val_interval", "cache_rate", "num_workers", "amp", "amp_kwargs", "sw_batch_size", "sw_overlap"),
     "validate",
-    "network",
-    "loss",
-    "train#sampler",
-    "train#dataloader#sampler",
-    "train#dataloader#shuffle",
 )
-"""What a resumed run takes anew: where things are, how fast they go, when and how it is validated, and in how many
-processes: what wraps `network_def` and `loss_def`, and deals out the cases."""
+"""What a resumed run takes anew, and says so: where the data are, how fast it goes, when and how it is validated."""
+UNSAID = (
+    *("_meta_", "imports", "bundle_root", "folder_name", "variant", "process_group", "rank", "start_weights"),
+    *("output_dir", "ckpt_dir", "metrics_dir", "resume", "overwrite", "initialize", "training", "run", "finalize"),
+    *("network", "loss", "train#sampler", "train#dataloader#sampler", "train#dataloader#shuffle"),
+)
+"""What it takes anew without a word: how it is called and in how many processes, what wraps `network_def` and
+`loss_def`, and deals out the cases."""
 OWN_CHECK = ("max_epochs",)
 """Settings that `LastState` judges itself."""
+WORDS = "the words' digest"
+"""Key of the content of the concept table."""
 
 
 def kept_settings() -> dict[str, str]:
-    """Return the settings of the running configuration that a resumed run must have too, as JSON by key.
+    """Return the settings of the running configuration, as JSON by key, which `require_same_settings` compares.
 
-    ``batch_size`` is that of all processes together. Empty outside a workflow of monai.bundle.
+    ``batch_size`` is that of all processes together, and the concept table counts by its content. Empty outside a
+    workflow of monai.bundle.
     """
     workflow = running_workflow()
     config: Mapping[str, Any] = workflow.parser.get() if workflow is not None else {}
     tracking = {str(key) for key in config if str(key).startswith(("tracking_", "experiment_name", "run_name"))}
-    free = {*TAKEN, *OWN_CHECK, *tracking}
+    free = {*OWN_CHECK, *tracking, *UNSAID}
     leaves = ((printed_id(id), value) for id, value in walk_ids(dict(config)) if not isinstance(value, dict | list))
     kept = {id: json.dumps(value, default=str) for id, value in leaves if not _begins_with(id, free)}
+    if workflow is not None and "concept_table" in config:
+        digest = getattr(workflow.parser.get_parsed_content("concept_table"), "digest", None)
+        kept |= {WORDS: json.dumps(digest)} if digest else {}
     batch = config.get("batch_size")
     return {**kept, "batch_size": f"{batch * idist.get_world_size()}"} if isinstance(batch, int) else kept
 
@@ -81,7 +60,7 @@ def _begins_with(id: str, keys: Collection[str]) -> bool:
 
 
 def require_same_settings(then: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
-    """Raise an error if a run is resumed with other settings than it was begun with.
+    """Raise an error if a run is resumed with other settings than it was begun with; log what of `TAKEN` has changed.
 
     Args:
         then: by `kept_settings`, as the state has them; empty if it does not say.
@@ -95,9 +74,13 @@ def require_same_settings(then: Mapping[str, str], now: Mapping[str, str], path:
         logger.info("%s does not say with which settings its run was begun; they are not compared.", path)
         return
     changed = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
-    if changed:
-        lines = (f"{key} = {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}" for key in changed)
+    said = {key: f"{key} = {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}" for key in changed}
+    refused = [said[key] for key in changed if not _begins_with(key, TAKEN) and (key != WORDS or key in then)]
+    if refused:
         raise ValueError(
-            f"{path} belongs to a run with {some(lines)}. A run is resumed with the settings that it was begun with. "
+            f"{path} belongs to a run with {some(refused)}. A run is resumed with the settings that it was begun with. "
             "Leave them out, or begin a new run from its model (--start_from, with an --output_dir of its own)."
         )
+    taken = [said[key] for key in changed if _begins_with(key, TAKEN) and key in then]
+    if taken:
+        logger.warning("The rest of the run has %s.", some(taken, most=len(taken)))
