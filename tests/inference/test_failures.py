@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from torch import nn
 
+import scripts.inference.failures as failures_module
 from scripts.inference.failures import SomeCasesFailed, run_cases
 from scripts.metrics import SegmentationMetricsHandler
 from scripts.training.memory_advice import MemoryAdvice
@@ -103,3 +107,25 @@ def test_a_fault_of_no_case_ends_the_run(make: Any, tmp_path: Path) -> None:
     metric.compute = refuse
     with pytest.raises(OSError, match="the table cannot"):
         run_cases(evaluator, tmp_path, keep=metric)
+
+
+@pytest.mark.parametrize("failing", [[], [2], [1, 3], [0, 3, 4], [0, 1, 2, 3, 4]], ids=str)
+def test_of_two_processes_each_goes_on(tmp_path: Path, failing: list[int]) -> None:
+    """Of five cases the first process has 0, 2 and 4, the second 1 and 3."""
+    command = [sys.executable, str(Path(__file__).with_name("two_rank_worker.py"))]
+    arguments = [str(tmp_path / "store"), str(tmp_path / "eval"), json.dumps(failing), "5"]
+    root = str(Path(failures_module.__file__).parents[2])
+    environment = {"PYTHONPATH": root, "PATH": "", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen([*command, str(n), *arguments], env=environment, stdout=subprocess.PIPE, text=True)
+        for n in range(2)
+    ]
+    said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [bool(failing)] * 2
+    assert [f"{len(failing)} of 5 cases failed" in text for text in said] == [bool(failing)] * 2
+    listed = rows(tmp_path / "eval/failures.csv") if failing else []
+    assert sorted(row["case"] for row in listed) == [f"c{n}" for n in failing]
+    assert all("is cut off" in row["reason"] for row in listed)
+    scored = tmp_path / "eval/metrics_per_case.csv"
+    found = {row["case"] for row in rows(scored)} if scored.exists() else set()
+    assert found == {f"c{n}" for n in range(5) if n not in failing}

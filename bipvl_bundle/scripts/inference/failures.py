@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 import torch
@@ -32,7 +32,8 @@ class SomeCasesFailed(RuntimeError):
 def run_cases(evaluator: Any, folder: str | Path, *, keep: Any = None, last: bool = True) -> None:
     """Run an evaluator over all its cases; those that fail are listed in `failures.csv`.
 
-    A single case fails with its own error. So does a run of several processes, which end together.
+    A single case fails with its own error. Of several processes each goes on with its own cases, and all end with the
+    same error.
 
     Args:
         evaluator: a `monai.engines.Evaluator` on a `DataLoader` over a `Dataset` of items, one a batch.
@@ -50,14 +51,17 @@ def run_cases(evaluator: Any, folder: str | Path, *, keep: Any = None, last: boo
     path.unlink(missing_ok=True)
     if not items:
         return
-    if len(items) == 1 or idist.get_world_size() > 1:
+    if len(items) == 1:
         evaluator.run()
         return
-    failures = _run_all(evaluator, items, keep)
-    if failures:
+    if idist.get_world_size() > 1:
+        failures = _of_all(_run_all(evaluator, _own_cases(evaluator, items), keep))
+    else:
+        failures = _run_all(evaluator, items, keep)
+    if failures and idist.get_rank() == 0:
         write_rows(path, failures)
     if last:
-        require_no_failures(folder, items)
+        _require_none(failures, items, path)
 
 
 def require_no_failures(folder: str | Path, items: Sequence[Item]) -> None:
@@ -67,13 +71,29 @@ def require_no_failures(folder: str | Path, items: Sequence[Item]) -> None:
         SomeCasesFailed: they are; the message counts them.
     """
     path = Path(folder) / FAILURES
-    failed = read_rows(path)
+    _require_none(read_rows(path), items, path)
+
+
+def _require_none(failed: Sequence[Mapping[str, str]], items: Sequence[Item], path: Path) -> None:
     if not failed:
         return
     raise SomeCasesFailed(
         f"{len(failed)} of {len(items)} cases failed: {some(row['case'] for row in failed)}. The first: "
         f"{failed[0]['reason']} All reasons: {path}. The others are done; called again, this does what is missing."
     )
+
+
+def _own_cases(evaluator: Any, items: Sequence[Item]) -> list[Item]:
+    """Return the cases that this one of several processes is given, and let its evaluator run over them alone."""
+    own = [items[index] for index in evaluator.data_loader.sampler]
+    _set_cases(evaluator, own)
+    return own
+
+
+def _of_all(failures: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Gather the failures of all processes; a case that several were given counts once."""
+    gathered = cast("list[list[dict[str, str]]]", idist.all_gather(list(failures)))
+    return list({row["case"]: row for rows in gathered for row in rows}.values())
 
 
 def _run_all(evaluator: Any, items: Sequence[Item], keep: Any) -> list[dict[str, str]]:
@@ -96,7 +116,8 @@ def _run_all(evaluator: Any, items: Sequence[Item], keep: Any) -> list[dict[str,
         _set_cases(evaluator, rest)
         if keep is not None:
             keep.goes_on = True
-    if not rest and len(failures) < len(items):  # the last one failed, so that nothing has ended
+    if not rest and (len(failures) < len(items) or idist.get_world_size() > 1):  # the last one failed: nothing has
+        # ended, and other processes wait for the scores of this one
         evaluator.fire_event(Events.EPOCH_COMPLETED)
         evaluator.fire_event(Events.COMPLETED)
     return failures

@@ -150,7 +150,7 @@ class SegmentationMetricsHandler(Metric):
         cases, metrics = _gather(self._cases), METRICS if self.surface else ("dice",)
         report = MetricsReport(self.class_names, cases)
         self._scalars = report.scalars(metrics) | self._by_data_set(cases)
-        if self.output_dir is not None and idist.get_rank() == 0:
+        if self.output_dir is not None and cases and idist.get_rank() == 0:
             paths = report.write(self.output_dir)
             print("", report.table(), *(f"written: {path}" for path in paths), sep="\n", flush=True)
         mean_dice = self._scalars.pop("mean_dice")
