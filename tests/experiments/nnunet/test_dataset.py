@@ -59,6 +59,14 @@ def test_labels_that_are_renumbered_are_written(tmp_path, cases):
     assert content["channel_names"] == {"0": "MRI"}
 
 
+def test_more_than_255_classes_keep_their_numbers(tmp_path, cases):
+    transform = MapKnownLabelsd("label", [3, 7], [255, 300])
+    _, content = write(tmp_path, cases, label_transforms=[transform])
+    written = nib.load(content["dataset"]["case0"]["label"])
+    assert written.get_data_dtype() == np.uint16
+    assert np.unique(written.dataobj).tolist() == [0, 255, 300]
+
+
 def test_regions_are_lists_of_values(tmp_path, cases):
     transform = LabelsToRegionsd("label", [[3, 7], [7]])
     _, content = write(tmp_path, cases, softmax=False, label_transforms=[transform])

@@ -109,5 +109,7 @@ def _rewritten_label(folder: Path, case: str, item: Item, label_transforms: Sequ
         path.parent.mkdir(exist_ok=True)
         loaded = load_volume(item["label"])
         label: Any = Compose(list(label_transforms))({"label": loaded})["label"]
-        nib.save(nib.Nifti1Image(label[0].numpy().astype(np.uint8), label.affine.numpy()), path)
+        values = label[0].numpy()
+        kind = np.promote_types(np.min_scalar_type(int(values.min())), np.min_scalar_type(int(values.max())))
+        nib.save(nib.Nifti1Image(values.astype(kind), label.affine.numpy()), path)
     return path
