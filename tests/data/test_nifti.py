@@ -16,7 +16,7 @@ import torch
 
 from scripts.data import memory
 from scripts.data.loading import SafeLoadImaged, load_volume
-from scripts.data.nifti import UnusableFile, load_nifti, read_header
+from scripts.data.nifti import UnusableFile, load_nifti, load_ras, read_header
 
 SFORM = np.array([[-0.7042, 0.1, 0, 90], [0.1, 0.7042, 0, -120], [0, 0, 2.5, 30], [0, 0, 0, 1.0]])
 QFORM = np.diag([0.71, 0.71, 2.5, 1.0])
@@ -56,6 +56,22 @@ def setting(**fields: Any) -> Callable[[Any], None]:
             header[name] = value
 
     return edit
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(2, 1.0), (1, 1e3), (3, 1e-3)])
+def test_image_in_ras_has_the_transform_in_millimetres(make: Make, unit: int, scale: float) -> None:
+    """The sform says that the first axis runs to the left; nibabel's own affine is in the unit of the header."""
+
+    def in_unit(header: Any) -> None:
+        header.set_xyzt_units(unit)
+        for set_form, form in ((header.set_qform, QFORM), (header.set_sform, SFORM)):
+            set_form(np.diag([1 / scale, 1 / scale, 1 / scale, 1]) @ form, code=1)
+
+    found = load_ras(make(edit=in_unit))
+    flip = np.array([[-1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    np.testing.assert_allclose(found.affine, SFORM @ flip, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.header.get_zooms(), np.linalg.norm(SFORM[:3, :3], axis=0), rtol=1e-5)
+    assert np.array_equal(found.dataobj, VOXELS[::-1])
 
 
 class TestTransform:

@@ -24,7 +24,7 @@ from scripts.data.memory import require_memory
 from scripts.geometry.grid import corner_distance
 from scripts.messages.phrases import by, first_lines
 
-__all__ = ["UnusableFile", "affine_in_mm", "header_of", "load_nifti", "read_header"]
+__all__ = ["UnusableFile", "affine_in_mm", "header_of", "load_nifti", "load_ras", "read_header"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,18 @@ def load_nifti(path: str | os.PathLike[str]) -> Any:
     """
     with _naming(Path(path)) as file:
         return _loaded(file)
+
+
+def load_ras(path: str | os.PathLike[str]) -> Any:
+    """Load a file as a nibabel image whose axes run right, anterior and superior; its affine is `affine_in_mm`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnusableFile: as for `load_nifti`.
+    """
+    image = load_nifti(path)
+    placed = nib.Nifti1Image(image.dataobj, affine_in_mm(image.header), dtype=image.get_data_dtype())
+    return nib.as_closest_canonical(placed)
 
 
 def read_header(path: str | os.PathLike[str]) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
+from scripts.data.nifti import load_ras
 from scripts.report.pictures import comparison_figure, own_window
 from scripts.words.table import ConceptTable
 
@@ -34,7 +34,7 @@ def picture(
         low: intensity shown black; by default -175 HU for CT, else the image's own first percentile above 0
         high: intensity shown white; by default 250 HU for CT, else the 99th percentile
     """
-    volumes = [nib.as_closest_canonical(nib.load(path)) for path in (image, reference, prediction)]
+    volumes = [load_ras(path) for path in (image, reference, prediction)]
     arrays = [np.asarray(volume.dataobj) for volume in volumes]
     spacing = [float(length) for length in volumes[0].header.get_zooms()[:3]]
     table = ConceptTable.load(concepts)

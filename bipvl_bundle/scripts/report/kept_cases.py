@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.data.cases import mask_name
+from scripts.data.nifti import load_ras
 from scripts.trust.parsing import read_mapping
 from scripts.trust.plain import require_plain
 from scripts.whole_file import whole_file, write_text
@@ -116,7 +117,7 @@ def load_case(case: Case, folders: dict[str, Path], predictions: dict[str, str])
         ValueError: a prediction is on another grid.
     """
     first = next(iter(folders.values()))
-    image = nib.as_closest_canonical(nib.load(case.images[0]))
+    image = load_ras(case.images[0])
     array = np.asarray(image.dataobj, dtype=np.float32)
     array = array if array.ndim == 3 else array[..., 0]
     labels = {"reference": _labels(first / case.reference)}
@@ -129,4 +130,4 @@ def load_case(case: Case, folders: dict[str, Path], predictions: dict[str, str])
 
 
 def _labels(path: Path) -> NDArray[np.integer]:
-    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
+    return np.asarray(load_ras(path).dataobj)
