@@ -5,7 +5,6 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from scripts.report.case_figure import boxes, case_figure, focus
-from scripts.report.colours import class_colours
 
 
 def test_planes_go_through_the_densest_error(labels: np.ndarray) -> None:
@@ -54,8 +53,3 @@ def test_background_is_transparent(labels: np.ndarray) -> None:
 def test_other_grid_raises(labels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         case_figure(labels * 1.0, labels, {"other": labels[:-1]}, ["a", "b"])
-
-
-@pytest.mark.parametrize("count", [1, 7, 8, 40])
-def test_every_class_has_a_colour_of_its_own(count: int) -> None:
-    assert len(set(class_colours(count))) == count
