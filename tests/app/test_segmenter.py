@@ -129,6 +129,29 @@ def test_unchanged_rows_are_the_bundles_table(segmenter: WordSegmenter) -> None:
     assert segmenter.table_of(segmenter.rows) is segmenter.table
 
 
+def test_masks_are_those_of_the_options_of_the_inference(bundle_root: Path, image: Path, before: Segmented) -> None:
+    options = {"mirror_axes": [0], "ensemble": [str(bundle_root / "models/model.pt")], "remove_smaller": {"aorta": 1e4}}
+    looking = WordSegmenter(bundle_root, device="cpu", **options)
+    told: list[str] = []
+    found = looking.segment(image, progress=lambda share, text: told.append(text))
+    case = looking.preprocess({"image": str(image)})
+    with torch.inference_mode():
+        pred = looking.inferer(case["image"][None], looking.network)[0]
+    expected = looking.clean(looking.to_labels({**case, "pred": pred}))["pred"]
+    counts = np.bincount(expected.numpy().ravel().astype(int), minlength=9)
+    np.testing.assert_allclose(np.bincount(found.labels.ravel(), minlength=9), counts, rtol=1e-3)
+    assert (found.labels != before.labels).any()
+    aorta = before.classes.index("aorta") + 1
+    assert (before.labels == aorta).any()
+    assert not (found.labels == aorta).any()
+    windows = [text for text in told if text.startswith("window")]
+    assert windows[-1] == f"window {len(windows)} of {len(windows)}"
+    assert len(windows) % 4 == 0
+    after = looking.segment(image, looking.table_of(exchanged(looking.rows)))
+    right, left = (before.classes.index(name) + 1 for name in KIDNEYS)
+    assert ((found.labels == right) & (after.labels == left)).sum() > 0.9 * (found.labels == right).sum() > 0
+
+
 def test_folder_that_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is no bundle"):
         WordSegmenter(tmp_path)

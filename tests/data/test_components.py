@@ -40,6 +40,14 @@ def test_regions_are_cleaned_channel_by_channel(labels: MetaTensor) -> None:
     assert found.flatten(1).sum(1).tolist() == [11, 1]
 
 
+def test_rules_hold_for_the_classes_of_a_request(labels: MetaTensor) -> None:
+    rules = CleanComponentsd("pred", NAMES, keep_largest=["liver"], remove_smaller={"spleen": 1e3})
+    asked = MetaTensor((labels == 1) * 2, affine=labels.affine)  # liver alone, of two classes the second
+    found = rules.for_classes(["cyst", "liver"])({"pred": asked})["pred"]
+    assert int((found == 2).sum()) == 10
+    assert (rules.largest, rules.smallest) == ({0}, {1: 1e3})
+
+
 def test_nothing_asked_for_changes_nothing(labels: MetaTensor) -> None:
     assert torch.equal(CleanComponentsd("pred", NAMES)({"pred": labels.clone()})["pred"], labels)
 

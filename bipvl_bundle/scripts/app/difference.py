@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,16 @@ def slices(before: Segmented, after: Segmented, plane: str, index: int, opacity:
     spacing = np.delete(before.spacing, axis)
     layers = [(first, colours, opacity), (second, colours, opacity), (changed, red, 0.9)]
     return [_seen(_overlaid(grey, labels, palette, alpha), spacing, axis) for labels, palette, alpha in layers]
+
+
+def legend_html(names: Sequence[str]) -> str:
+    """Return the classes with their colours as HTML; the names, which a visitor types, are escaped."""
+    swatch = "display:inline-block;width:1em;height:1em;border:1px solid #333;vertical-align:middle;background:"
+    entries = (
+        f'<span style="white-space:nowrap"><span style="{swatch}{colour}"></span> {escape(name)}</span>'
+        for name, colour in zip(names, class_colours(len(names)), strict=True)
+    )
+    return "&emsp;".join(entries)
 
 
 def most_changed(before: Segmented, after: Segmented, plane: str) -> int:

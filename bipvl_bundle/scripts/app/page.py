@@ -13,10 +13,9 @@ import gradio as gr
 import nibabel as nib
 import numpy as np
 
-from scripts.app.difference import HEAD, PLANES, changed_voxels, changes, class_names, most_changed, slices
+from scripts.app.difference import HEAD, PLANES, changed_voxels, changes, class_names, legend_html, most_changed, slices
 from scripts.app.segmenter import Segmented, WordSegmenter
 from scripts.data.cases import mask_name
-from scripts.report.colours import class_colours
 from scripts.words.files import write_table
 
 KEPT = 3600  # seconds after which uploads and results are deleted
@@ -42,58 +41,69 @@ class WordsPage:
 
     def build(self) -> gr.Blocks:
         """Return the page, to be launched."""
-        table = self.segmenter.table
-        head = ["class", *table.concepts]
         with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=(KEPT // 4, KEPT)) as page:
             gr.Markdown(f"# {self.title}")
             gr.Markdown("Change what is written about a class, press Segment, and see its mask move. Research only.")
-            before = gr.State(None, time_to_live=KEPT)
-            after = gr.State(None, time_to_live=KEPT)
+            before, after = gr.State(None, time_to_live=KEPT), gr.State(None, time_to_live=KEPT)
             with gr.Row():
                 chosen = gr.Dropdown(list(self.examples), value=None, label="Volume of the bundle", elem_id="example")
                 upload = gr.File(label="Or your own, NIfTI", file_types=[".nii", ".gz"], elem_id="upload")
-            words = gr.Dataframe(
-                value=self.segmenter.rows,
-                headers=head,
-                datatype="str",
-                type="array",
-                interactive=True,
-                column_count=len(head),
-                wrap=True,
-                label="Words: a row per class; add and remove rows",
-                elem_id="words",
+            status = gr.Textbox(
+                label="State", value="Choose a volume.", interactive=False, elem_id="status", render=False
             )
-            with gr.Row():
-                add = gr.Button("Add a class", elem_id="add")
-                first = gr.Dropdown(list(table.classes), value=None, label="Exchange the words of", elem_id="first")
-                second = gr.Dropdown(list(table.classes), value=None, label="and of", elem_id="second")
-                exchange = gr.Button("Exchange", elem_id="exchange")
-                reset = gr.Button("Back to the bundle's words", elem_id="reset")
+            words = self._words(status)
             start = gr.Button("Segment", variant="primary", elem_id="segment")
-            status = gr.Textbox(label="State", value="Choose a volume.", interactive=False, elem_id="status")
-            with gr.Row():
-                plane = gr.Radio(list(PLANES), value="axial", label="Plane")
-                index = gr.Slider(0, 1, step=1, value=0, label="Slice", elem_id="slice")
-            with gr.Row():
-                pictures = [
-                    gr.Image(label=label, interactive=False, format="png", elem_id=name, buttons=["fullscreen"])
-                    for label, name in (("Before", "before"), ("After", "after"), ("Changed voxels", "changed"))
-                ]
-            legend = gr.HighlightedText(label="Classes", show_legend=False, elem_id="legend", interactive=False)
-            volumes = gr.Dataframe(headers=HEAD, label="Volumes", interactive=False, elem_id="volumes")
-            with gr.Row():
-                mask = gr.File(label="Mask", interactive=False, elem_id="mask")
-                written = gr.File(label="Words, a concept table", interactive=False, elem_id="table")
-            seen = [before, after, status, index, *pictures, legend, volumes, mask, written]
+            status.render()
+            plane, results = self._results_view(before, after)
+            seen = [before, after, status, *results]
             queue: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "segment"}
             start.click(self.segment, [chosen, upload, words, before, plane], seen, api_visibility="private", **queue)
-            add.click(lambda rows: [*rows, [""] * len(head)], words, words, api_visibility="private")
-            exchange.click(self.exchange, [words, first, second], [words, status], api_visibility="private")
-            reset.click(lambda: self.segmenter.rows, None, words, api_visibility="private")
-            index.input(self.show, [before, after, plane, index], pictures, api_visibility="private")
-            plane.change(self.turn, [before, after, plane], [index, *pictures], api_visibility="private")
         page.queue(max_size=WAITING, api_open=False)
         return page
+
+    def _words(self, status: gr.Textbox) -> gr.Dataframe:
+        """Lay out the table of words and what changes it; return the table."""
+        classes, head = list(self.segmenter.table.classes), ["class", *self.segmenter.table.concepts]
+        words = gr.Dataframe(
+            value=self.segmenter.rows,
+            headers=head,
+            datatype="str",
+            type="array",
+            interactive=True,
+            column_count=len(head),
+            wrap=True,
+            label="Words: a row per class; add and remove rows",
+            elem_id="words",
+        )
+        with gr.Row():
+            add = gr.Button("Add a class", elem_id="add")
+            first = gr.Dropdown(classes, value=None, label="Exchange the words of", elem_id="first")
+            second = gr.Dropdown(classes, value=None, label="and of", elem_id="second")
+            exchange = gr.Button("Exchange", elem_id="exchange")
+            reset = gr.Button("Back to the bundle's words", elem_id="reset")
+        add.click(lambda rows: [*rows, [""] * len(head)], words, words, api_visibility="private")
+        exchange.click(self.exchange, [words, first, second], [words, status], api_visibility="private")
+        reset.click(lambda: self.segmenter.rows, None, words, api_visibility="private")
+        return words
+
+    def _results_view(self, before: gr.State, after: gr.State) -> tuple[gr.Radio, list[Any]]:
+        """Lay out what a request shows; return the choice of the plane, and what `_results` fills, in its order."""
+        with gr.Row():
+            plane = gr.Radio(list(PLANES), value="axial", label="Plane")
+            index = gr.Slider(0, 1, step=1, value=0, label="Slice", elem_id="slice")
+        with gr.Row():
+            pictures = [
+                gr.Image(label=label, interactive=False, format="png", elem_id=name, buttons=["fullscreen"])
+                for label, name in (("Before", "before"), ("After", "after"), ("Changed voxels", "changed"))
+            ]
+        legend = gr.HTML(label="Classes", elem_id="legend")
+        volumes = gr.Dataframe(headers=HEAD, label="Volumes", interactive=False, elem_id="volumes")
+        with gr.Row():
+            mask = gr.File(label="Mask", interactive=False, elem_id="mask")
+            written = gr.File(label="Words, a concept table", interactive=False, elem_id="table")
+        index.input(self.show, [before, after, plane, index], pictures, api_visibility="private")
+        plane.change(self.turn, [before, after, plane], [index, *pictures], api_visibility="private")
+        return plane, [index, *pictures, legend, volumes, mask, written]
 
     def segment(
         self,
@@ -147,13 +157,11 @@ class WordsPage:
 
     def _results(self, before: Segmented, after: Segmented, plane: str) -> list[Update]:
         names = class_names(before, after)
-        coloured = dict(zip(names, class_colours(len(names)), strict=True))
         rows = changes(before, after)
         changed = changed_voxels(before, after)
         state = f"{after.case}: segmented in {after.seconds:.1f} s; {changed} voxels changed their class."
         index, *pictures = self.turn(("", before), after, plane)
-        legend = gr.HighlightedText([(name, name) for name in names], color_map=coloured)
-        return [state, index, *pictures, legend, rows, *self._files(after)]
+        return [state, index, *pictures, legend_html(names), rows, *self._files(after)]
 
     def _files(self, after: Segmented) -> list[str]:
         """Write mask and words for the visitor, and delete those of long ago; Gradio hands on copies."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,16 +19,18 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scripts.app.windows import Predict, Progress, Windows, count_windows
+from scripts.data.components import CleanComponentsd
 from scripts.data.datalist import case_name
-from scripts.data.nifti import UnusableFile, read_header
+from scripts.data.native_labels import NativeLabelsd
+from scripts.data.nifti import UnusableFile, load_ras, read_header
 from scripts.geometry.grid import voxel_ml
+from scripts.inference.averaging import AveragingInferer
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.report.kept_cases import one_map
 from scripts.words.requested import requested_table
 from scripts.words.table import ConceptTable
 
-Progress = Callable[[float, str], None]
-Predict = Callable[[Tensor], Any]
 Row = Sequence[str]
 """Name of a class and its sentences, in the order of the concepts."""
 
@@ -112,8 +115,10 @@ class WordSegmenter:
             self.network: BiPVLSeg = get("network").eval()
             self.table: ConceptTable = get("concept_table")
             self.preprocess, self.inferer = get("preprocessing"), get("inferer")
+            self.averaging: AveragingInferer = self.inferer.inferer
             self.device: torch.device = torch.device(get("device"))
-            self.to_labels = get("postprocessing").transforms[0]
+            steps = get("postprocessing").transforms
+            self.to_labels, self.clean = (_only(steps, kind) for kind in (NativeLabelsd, CleanComponentsd))
             self.roi_size, self.overlap = get("roi_size"), float(get("sw_overlap"))
         if not isinstance(self.network, BiPVLSeg):
             raise ValueError(f"A {type(self.network).__name__} reads no words; give the bundle of a BiPVL-Seg.")
@@ -167,15 +172,19 @@ class WordSegmenter:
             case, logits = self._logits(Path(image), network, progress)
         if progress is not None:
             progress(0.95, "back to the grid of the file")
-        labels = self.to_labels({**case, "pred": logits.cpu()})["pred"]
+        found = self.to_labels({**case, "pred": logits.cpu()})
+        labels = self.clean.for_classes(table.classes)(found)["pred"]
         return self._oriented(Path(image), labels, table, begun)
 
     def _logits(self, path: Path, network: BiPVLSeg, progress: Progress | None) -> tuple[dict[str, Any], Tensor]:
         """Return the preprocessed case and its logits, C x H x W x D.
 
         Where kernels are made of words, a sliding window over the features gives the same logits as one over logits,
-        which are linear in them. The features of the last volume are kept: in other words it takes no time.
+        which are linear in them. The features of the last volume are kept: in other words it takes no time. Where
+        several looks are averaged, probabilities are, and nothing is kept.
         """
+        if self.averaging.looks > 1:
+            return self._average(path, network, progress)
         head, kernels = network.word_head, network.class_kernels()
         if head is None or kernels is None:
             case, found = self._slide(path, network, progress)
@@ -188,9 +197,25 @@ class WordSegmenter:
 
     def _slide(self, path: Path, predict: Predict, progress: Progress | None) -> tuple[dict[str, Any], Tensor]:
         case = self.preprocess({"image": str(path)})
-        count = _count(case["image"].shape[1:], self.roi_size, self.overlap)
-        windows = _Windows(predict, self.limits.seconds, progress, count)
+        count = count_windows(case["image"].shape[1:], self.roi_size, self.overlap)
+        windows = Windows(predict, self.limits.seconds, progress, count)
         return case, self.inferer(case["image"][None].to(self.device), windows).as_subclass(Tensor)
+
+    def _average(self, path: Path, network: BiPVLSeg, progress: Progress | None) -> tuple[dict[str, Any], Tensor]:
+        """Return the preprocessed case and what the bundle's looks at it give on average, C x H x W x D."""
+        case = self.preprocess({"image": str(path)})
+        count = self.averaging.looks * count_windows(case["image"].shape[1:], self.roi_size, self.overlap)
+        windows = Windows(network, self.limits.seconds, progress, count)
+        averaging, look = copy.copy(self.averaging), self.averaging.inferer
+
+        def counted(image: Tensor, member: Predict, *args: Any, **kwargs: Any) -> Any:
+            windows.predict = member
+            return look(image, windows, *args, **kwargs)
+
+        averaging.inferer = counted
+        logits = averaging(case["image"][None].to(self.device), network)
+        self.averaging.members = averaging.members  # read once
+        return case, logits.as_subclass(Tensor)[0]
 
     def _check(self, path: Path) -> None:
         try:
@@ -206,7 +231,7 @@ class WordSegmenter:
     def _oriented(self, path: Path, labels: MetaTensor, table: ConceptTable, begun: float) -> Segmented:
         written = nib.Nifti1Image(one_map(labels.cpu().numpy()), labels.affine.cpu().numpy())
         found = cast(nib.Nifti1Image, nib.as_closest_canonical(written))
-        image = cast(nib.Nifti1Image, nib.as_closest_canonical(cast(nib.Nifti1Image, nib.load(path))))
+        image = load_ras(path)
         array = np.asarray(image.dataobj, dtype=np.float32)
         return Segmented(
             case=case_name(path.name),
@@ -219,30 +244,7 @@ class WordSegmenter:
         )
 
 
-class _Windows:
-    """Network, or a part of it, that is called window by window: tells of progress, and stops at the limit of time."""
-
-    def __init__(self, predict: Predict, seconds: float, progress: Progress | None, count: int) -> None:
-        self.predict = predict
-        self.seconds = seconds
-        self.progress = progress
-        self.count = count
-        self.done = 0
-        self.begun = time.monotonic()
-
-    def __call__(self, image: Tensor) -> Tensor:
-        if time.monotonic() - self.begun > self.seconds:
-            raise TimeoutError(f"This takes longer than {self.seconds:.0f} s and was stopped; give a smaller volume.")
-        found: Tensor = self.predict(image)
-        self.done += len(image)
-        if self.progress is not None:
-            self.progress(min(0.9, 0.9 * self.done / self.count), f"window {self.done} of {self.count}")
-        return found
-
-
-def _count(shape: Sequence[int], roi_size: Sequence[int], overlap: float) -> int:
-    """Return how many windows a sliding window takes."""
-    steps = [max(1, int(roi * (1 - overlap))) for roi in roi_size]
-    return math.prod(
-        math.ceil(max(size - roi, 0) / step) + 1 for size, roi, step in zip(shape, roi_size, steps, strict=True)
-    )
+def _only(steps: Sequence[Any], kind: type) -> Any:
+    """Return the one step of a kind."""
+    (found,) = (step for step in steps if isinstance(step, kind))
+    return found

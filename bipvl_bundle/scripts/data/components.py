@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,20 @@ class CleanComponentsd(MapTransform):
             names.index(find_name(name, names, "class", "`remove_smaller`")): float(ml) for name, ml in volumes.items()
         }
         self.softmax = softmax
+        self.class_names = names
+
+    def for_classes(self, class_names: Sequence[str]) -> CleanComponentsd:
+        """Return the transform for label maps of other classes; rules of classes that are not among them are left out.
+
+        Args:
+            class_names: in the order of their labels or channels.
+        """
+        names, other = list(class_names), copy.copy(self)
+        places = {old: names.index(name) for old, name in enumerate(self.class_names) if name in names}
+        other.class_names = names
+        other.largest = {places[number] for number in self.largest if number in places}
+        other.smallest = {places[number]: ml for number, ml in self.smallest.items() if number in places}
+        return other
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)

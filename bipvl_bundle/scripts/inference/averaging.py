@@ -74,9 +74,14 @@ class AveragingInferer(Inferer):
         self.like, self.load = like, load
         self.members: list[nn.Module] | None = None
 
+    @property
+    def looks(self) -> int:
+        """How many times an image is looked at."""
+        return len(self.flips) * (1 + len(self.ensemble))
+
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return logits B x C x H x W x D of images B x in_channels x H x W x D."""
-        if len(self.flips) == 1 and not self.ensemble:
+        if self.looks == 1:
             return self.inferer(inputs, network, *args, **kwargs)
         total: Tensor | None = None
         networks = [network, *self._others(network)]
