@@ -54,6 +54,32 @@ def test_nested_setting_is_named() -> None:
         follow(parser, {"network_def": {**BASE["network_def"], "depth": 3}}, written={}, defaults=BASE)
 
 
+def test_width_of_an_overlay_gives_way_to_the_backbone_of_the_model(caplog: pytest.LogCaptureFixture) -> None:
+    wide = {"backbone": {"_target_": "Net", "feature_size": 24}}
+    narrow = {"backbone": {"_target_": "Net", "feature_size": 12}}
+    parser = ConfigParser(dict(wide))
+    assert follow(parser, narrow, written={}, defaults={}) == ["backbone"]
+    assert parser.get("backbone") == narrow["backbone"]
+    assert "The model's own is used: backbone#feature_size = 12 (not 24)." in caplog.text
+    with pytest.raises(
+        ValueError, match=r"backbone#feature_size = 12; this run has 24.* give --backbone#feature_size 12"
+    ):
+        follow(ConfigParser(dict(wide)), narrow, written={}, defaults={}, stated={"backbone"})
+    other = {"backbone": {"_target_": "Other", "feature_size": 24}}
+    with pytest.raises(ValueError, match='backbone#_target_ = "Net"; this run has "Other"'):
+        follow(ConfigParser(other), narrow, written={}, defaults={})
+
+
+def test_contradictions_are_told_with_the_options_that_end_them() -> None:
+    plan = {"spacing": [2.0, 2.0, 2.0], "head": "words", "fused": True}
+    parser = ConfigParser({"spacing": [1.0, 1.0, 1.0], "head": "channels", "fused": False})
+    options = r'give --spacing "\[2.0, 2.0, 2.0\]" --head words --fused True\. .*--not_as_trained'
+    with pytest.raises(
+        ValueError, match=rf"So it is with head, fused\. .*{options} \"\['spacing', 'head', 'fused'\]\""
+    ):
+        follow(parser, plan, written={}, defaults={})
+
+
 def test_other_words_are_no_contradiction() -> None:
     parser = parser_with(text_format="name")
     assert follow(parser, {"text_format": "aggregated"}, written={}, defaults=BASE, stated={"text_format"}) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -12,10 +14,13 @@ from monai.bundle import ConfigParser, ReferenceResolver
 
 from scripts.configuration.lint import walk_ids
 
+logger = logging.getLogger(__name__)
+
 PACKAGES = ("torch", "monai", "transformers", "pytorch-ignite", "numpy")
 NETWORK_ROOTS = ("network_def", "roi_size", "softmax")
 ROOTS = (*NETWORK_ROOTS, "preprocessing_transforms")
 """The plan is these settings of a configuration and all that they refer to."""
+BACKBONE = "backbone"
 PLACES = {"bundle_root", "dataset_dir", "device", "ckpt_dir", "output_dir", "swap"}
 WORDS = {"dataset_name", "concepts_file", "concept_table", "text_format", "text_encoder", "leave_out", "shuffle_seed"}
 """A model may be used with other words, which its own memory judges: stated otherwise they are no contradiction."""
@@ -64,6 +69,9 @@ def follow(
 ) -> list[str]:
     """Set what a configuration leaves at its defaults to what the model was trained with; return those keys.
 
+    Numbers of the backbone, such as its width, follow the model too where an overlay has others, with a warning: the
+    weights fit no other.
+
     Args:
         parser: of the configuration, which is changed.
         plan: of the model.
@@ -75,27 +83,59 @@ def follow(
     Raises:
         ValueError: a setting is neither a default, nor what the training's files had, nor the model's own.
     """
-    changed = []
+    changed, contradictions = [], []
     for key, value in plan.items():
         if key in free or key in REQUESTED or (key in ("dataset_name", "concepts_file") and "prepare_data" in parser):
             continue  # scored cases are those that this run names
         now = _plain(parser.get(key))
         if now == value:
             continue
+        differences = list(_differences(value, now, key))
         left = key not in stated and (now is None or now in (written.get(key), _plain(defaults.get(key))))
         if left:
             changed.append(key)
+        elif key == BACKBONE and key not in stated and all(_is_number(v) for pair in differences for v in pair[1:]):
+            changed.append(key)
+            told = (f"{id} = {_brief(trained)} (not {_brief(found)})" for id, trained, found in differences)
+            logger.warning("The model's own is used: %s.", ", ".join(told))
         elif key not in WORDS:
-            id, trained, found = next(_differences(value, now, key))
-            raise ValueError(
-                f"The model was trained with {id} = {_brief(trained)}; this run has {_brief(found)}. Leave it out, and "
-                f"the model's own is used, or correct it. To differ on purpose: --not_as_trained \"['{key}']\""
-            )
+            contradictions += differences
+    if contradictions:
+        raise ValueError(_contradiction(contradictions))
     for key in changed:
         parser[key] = plan[key]
     if changed:
         parser.parse(reset=True)
     return changed
+
+
+def _contradiction(differences: Sequence[tuple[str, Any, Any]]) -> str:
+    id, trained, found = differences[0]
+    others = f" So it is with {', '.join(id for id, _, _ in differences[1:])}." if len(differences) > 1 else ""
+    options = [f"--{id} {_argument(trained)}" for id, trained, _ in differences if _is_option(trained)]
+    give = f"give {' '.join(options)}" if len(options) == len(differences) else "correct it"
+    keys = list(dict.fromkeys(id.split("#")[0] for id, _, _ in differences))
+    return (
+        f"The model was trained with {id} = {_brief(trained)}; this run has {_brief(found)}.{others} Leave it out, and "
+        f'the model\'s own is used, or {give}. To differ on purpose: --not_as_trained "{keys}"'
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_option(value: Any) -> bool:
+    """Return whether a value can be given on the command line: a number, a switch, a name, or a list of them."""
+    if isinstance(value, list):
+        return all(not isinstance(entry, list) and _is_option(entry) for entry in value)
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and value[:1] not in ("$", "@", "%"))
+
+
+def _argument(value: Any) -> str:
+    return (
+        shlex.quote(str(value)) if isinstance(value, str) else f'"{value}"' if isinstance(value, list) else str(value)
+    )
 
 
 def _plain(value: Any) -> Any:
