@@ -9,9 +9,8 @@ from scripts.benchmark.command import benchmark
 from scripts.benchmark.memory import peak_memory
 from scripts.benchmark.run import MEASUREMENTS
 from scripts.benchmark.setup import GUIDED, PLAIN
-from scripts.benchmark.tasks import count_operations, training_step
+from scripts.benchmark.tasks import training_step
 from scripts.benchmark.timing import Stopwatch
-from scripts.networks.attention import Attention
 
 SIZES = {"classes": 2, "roi": 64, "feature_size": 12, "window_size": 4, "depth": 1, "stage_layers": (1, 1, 1, 1)}
 
@@ -24,24 +23,6 @@ def small(small_bert):
 def test_both_networks_share_the_backbone_and_its_weights(make_setup):
     networks = make_setup().networks()
     assert networks[GUIDED].backbone is networks[PLAIN]
-
-
-def test_operations_are_those_of_products(make_setup):
-    """Of a convolution and an attention, counted by hand."""
-    attention = Attention(8, num_heads=2)
-    assert count_operations(make_setup(), ReadsItself(attention)) == 2 * 64 * 8 * 8 * 4 + 2 * 2 * 64 * 64 * 8
-
-
-class ReadsItself(torch.nn.Module):
-    """Lets 64 tokens attend to each other, whatever the image."""
-
-    def __init__(self, attention):
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, image):
-        tokens = torch.zeros(1, 64, 8)
-        return self.attention(tokens, tokens)
 
 
 def test_step_is_that_of_the_configuration_and_leaves_no_gradients(make_setup):

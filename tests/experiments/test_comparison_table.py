@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from scripts.experiments.comparison import Score, Scored
 from scripts.experiments.comparison_table import Comparison
+from scripts.experiments.cost import Cost
 
 NAN = math.nan
 
@@ -14,8 +16,8 @@ def run(*cases: tuple[str, float, float, float]) -> list[Score]:
     return [Score(case, "liver", dice, hd95, nsd, dice == 0, False, True) for case, dice, hd95, nsd in cases]
 
 
-FULL = Scored("full", "Full", {(0, 0): run(("a", 0.8, 2.0, 0.9), ("b", 0.6, 4.0, 0.7))}, parameters=6_460_000)
-PLAIN = Scored("plain", "Old | 1", {(0, 0): run(("a", 0.7, 2.0, 0.9), ("b", 0.4, 3.0, 0.7))}, parameters=3_750_000)
+FULL = Scored("full", "Full", {(0, 0): run(("a", 0.8, 2.0, 0.9), ("b", 0.6, 4.0, 0.7))}, cost=Cost(6_460_000))
+PLAIN = Scored("plain", "Old | 1", {(0, 0): run(("a", 0.7, 2.0, 0.9), ("b", 0.4, 3.0, 0.7))}, cost=Cost(3_750_000))
 LOST = Scored("lost", "Lost", {(0, 0): run(("a", 0.9, 1.0, 0.9), ("b", 0.0, NAN, 0.0))})
 
 SNAPSHOT = """\
@@ -135,3 +137,23 @@ def test_rows_for_csv_hold_fractions() -> None:
     (test,) = comparison.test_rows()
     assert (test["experiment"], test["reference"], test["cases"]) == ("plain", "full", 2)
     assert test["difference"] == pytest.approx(-0.15)
+
+
+def test_costs_that_are_known_have_a_column() -> None:
+    full = replace(FULL, cost=Cost(6_460_000, 12_340_000_000, 0.1234, 3 * 2**30, "cpu"))
+    comparison = Comparison([full, PLAIN])
+    head, _, first, second, *_ = comparison.markdown().splitlines()
+    assert head.endswith("| missed | params M | GFLOPs | s/iteration | peak GiB |")
+    assert first.endswith("| 6.46 | 12.34 | 0.123 | 3.00 |")
+    assert second.endswith("| 3.75 | – | – | – |")  # noqa: RUF001
+    assert "two for each multiplication" in comparison.markdown()
+    assert comparison.cost_rows()[0] == {
+        "experiment": "Full", "params M": "6.46", "GFLOPs": "12.34", "s/iteration": "0.123", "peak GiB": "3.00",
+        "device": "cpu",
+    }  # fmt: skip
+    assert comparison.summary_rows()[0]["peak_bytes"] == 3 * 2**30
+
+
+def test_without_costs_there_is_no_table_of_them() -> None:
+    assert Comparison([LOST]).cost_rows() == []
+    assert "params" not in Comparison([LOST]).markdown()

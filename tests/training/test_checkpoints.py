@@ -160,6 +160,15 @@ class TestLastState:
         assert (layer.bias == 8).all()  # 4 from the file, 4 of epochs 3 and 4
         assert again.best == 0.75
 
+    def test_largest_memory_outlives_a_resume(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = iter([{"device": "cpu", "bytes": n} for n in (7, 9, 3)])
+        monkeypatch.setattr("scripts.training.checkpoints.peak_memory", lambda: next(found))
+        first = trainer({"model": network()}, tmp_path / "last.pt")
+        first.add_event_handler(Events.EPOCH_STARTED(once=3), lambda: first.terminate())
+        first.run([0], max_epochs=3)
+        trainer({"model": network()}, tmp_path / "last.pt", resume=True).run([0], max_epochs=3)
+        assert torch.load(tmp_path / "last.pt", weights_only=True)["peak_memory"] == {"device": "cpu", "bytes": 9}
+
     def test_scaler_of_mixed_precision_is_part_of_the_state(self, tmp_path: Path) -> None:
         class Scaler:
             scale = 1.0

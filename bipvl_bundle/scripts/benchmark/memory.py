@@ -17,8 +17,8 @@ from scripts.benchmark.inputs import BUNDLE
 from scripts.benchmark.setup import PLAIN, Setup
 from scripts.benchmark.tasks import forward, training_step
 from scripts.benchmark.timing import Stopwatch
+from scripts.data.memory import STATUS, resident_memory
 
-STATUS = Path("/proc/self/status")
 TASKS = {"forward": forward, "training step": training_step}
 RUNS = 2  # the optimiser's states are there from the second step on
 
@@ -61,18 +61,12 @@ def measure(setup: Setup, network: str, task: str) -> int:
         torch.cuda.reset_peak_memory_stats(setup.device)
     else:
         forget_peak()
-    baseline = 0 if on_gpu else resident("VmRSS")
+    baseline = 0 if on_gpu else resident_memory("VmRSS")
     backbone = setup.backbone()
     run = TASKS[task](setup, backbone if network == PLAIN else setup.guided(backbone))
     for _ in range(RUNS):
         run(Stopwatch(setup.device))
-    return torch.cuda.max_memory_allocated(setup.device) if on_gpu else resident("VmHWM") - baseline
-
-
-def resident(kind: str) -> int:
-    """Return the resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM)."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{kind}:"))
-    return int(line.split()[1]) * 1024
+    return torch.cuda.max_memory_allocated(setup.device) if on_gpu else resident_memory("VmHWM") - baseline
 
 
 def forget_peak() -> None:

@@ -16,8 +16,9 @@ from monai.transforms import Compose, Orientationd
 from torch import Tensor
 
 from scripts.benchmark.inputs import TARGET
-from scripts.benchmark.memory import forget_peak, resident
+from scripts.benchmark.memory import forget_peak
 from scripts.benchmark.timing import TOTAL, Stopwatch, Times
+from scripts.data.memory import resident_memory
 from scripts.data.native_labels import NativeLabelsd
 from scripts.data.transforms import SafeSpacingd
 
@@ -47,10 +48,10 @@ def measure(classes: int, voxels: Sequence[int], mode: str) -> Cost:
     del image
     case["pred"] = draw_logits(classes, case["image"].shape[1:])
     forget_peak()
-    before, watch = resident("VmRSS"), Stopwatch()
+    before, watch = resident_memory("VmRSS"), Stopwatch()
     with watch.part(TOTAL):
         labels = NativeLabelsd("pred", steps, mode=mode)(case)["pred"]
-    return Cost(watch.parts[TOTAL], resident("VmHWM") - before, len(torch.bincount(labels.flatten()).nonzero()))
+    return Cost(watch.parts[TOTAL], resident_memory("VmHWM") - before, len(torch.bincount(labels.flatten()).nonzero()))
 
 
 def draw_logits(classes: int, grid: Sequence[int]) -> Tensor:

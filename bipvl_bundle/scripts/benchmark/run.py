@@ -14,6 +14,7 @@ from scripts.benchmark.kernels import count_kernels
 from scripts.benchmark.report import Report
 from scripts.benchmark.setup import GUIDED, PLAIN, Setup
 from scripts.benchmark.timing import Sample, Spread, Stopwatch, Task
+from scripts.networks.operations import count_operations
 from scripts.networks.weights import count_parameters
 
 MEASUREMENTS = ("sizes", "kernels", "forward", "step", "case", "scores", "loading", "memory")
@@ -45,9 +46,10 @@ class Run:
 
     def sizes(self, networks: dict[str, nn.Module]) -> None:
         """Count parameters, and operations of a forward."""
+        image, _ = self.setup.patch()
         for what, count, unit in (
             ("parameters", lambda network: count_parameters(dict(network.named_parameters())), 1e6),
-            ("operations, forward", lambda network: tasks.count_operations(self.setup, network), 1e9),
+            ("operations, forward", lambda network: count_operations(network, image), 1e9),
         ):
             values = {name: count(network) for name, network in networks.items()}
             self.report.record(self.setup, task=what, values=values)

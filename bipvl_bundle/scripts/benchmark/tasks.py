@@ -9,14 +9,12 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import LoadImaged, SaveImaged
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from scripts.benchmark.inputs import SPACING, draw_balls
 from scripts.benchmark.setup import Setup
 from scripts.benchmark.timing import Stopwatch, Task
 from scripts.data.native_labels import NativeLabelsd
 from scripts.metrics import SegmentationMetricsHandler
-from scripts.networks.bipvl_seg import BiPVLSeg
 
 PART_OF: dict[type, str] = {NativeLabelsd: "labels", SaveImaged: "save"}
 AFTER = tuple(PART_OF.values())
@@ -110,25 +108,3 @@ def loading(setup: Setup, item: dict[str, str]) -> Task:
             pass
 
     return run
-
-
-@torch.no_grad()
-def count_operations(setup: Setup, network: nn.Module) -> int:
-    """Count the floating-point operations of one forward in evaluation, with the first text stage cached.
-
-    PyTorch's FlopCounterMode counts two for each multiplication of matrix products, convolutions and attention;
-    not norms, activations, softmax, dropout, interpolation, nor moving data.
-    """
-    image, _ = setup.patch()
-    network.eval()
-    if isinstance(network, BiPVLSeg):
-        network.read_alone()
-    # The one attention that PyTorch's counter has no formula for.
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={attention: _attention_operations}) as counter:
-        network(image)
-    return counter.get_total_flops()
-
-
-def _attention_operations(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)

@@ -1,4 +1,4 @@
-"""Memory of this machine, and the refusal of volumes that it cannot hold."""
+"""Memory of this machine and of this process, and the refusal of volumes that it cannot hold."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from scripts.messages.phrases import byte_size
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where Linux says how much memory a container or a job may take."""
+STATUS = Path("/proc/self/status")
+"""Where Linux says how much memory this process holds."""
 
 
 @cache
@@ -25,6 +27,16 @@ def machine_memory() -> int | None:
         except (OSError, ValueError):  # no such limit, or "max"
             continue
     return min(found, default=None)
+
+
+def resident_memory(kind: str) -> int:
+    """Return the resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM); Linux alone tells it.
+
+    Raises:
+        OSError: this system does not tell.
+    """
+    line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(f"{kind}:"))
+    return int(line.split()[1]) * 1024
 
 
 def require_memory(size: float, what: str, advice: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from scripts.experiments.comparison import Scored, read_scores
 from scripts.experiments.comparison_table import Comparison
+from scripts.experiments.cost import cost_of_run
 from scripts.experiments.description import SPLITS, ExperimentSet
 from scripts.experiments.steps import MARKER
 from scripts.report.safely import or_warn
@@ -56,7 +57,7 @@ def find_markers(output: Path, evaluate_on: str) -> list[Path]:
 
 
 def scored_of(markers: Sequence[Path]) -> list[Scored]:
-    """Return the scores of runs by their markers, in the order of the set that ran them."""
+    """Return the scores of runs by their markers, in the order of the set that ran them, and what the networks cost."""
     records = sorted(((_read(path), path.parent) for path in markers), key=lambda pair: pair[0]["position"])
     by_name: dict[str, list[tuple[dict[str, Any], Path]]] = {}
     for record, folder in records:
@@ -105,12 +106,15 @@ def _write_page(output: Path, comparison: Comparison, evaluate_on: str) -> None:
     ]
     scores = [{SHOWN[key]: row[key] for key in SHOWN} for row in comparison.summary_rows()]
     tables = {"Scores": scores, "Paired tests, differences of the DSC": comparison.test_rows()}
+    tables |= {"What the networks cost": comparison.cost_rows()}
     print(f"Written to {write_set_page(output, evaluate_on, runs, tables)}")
 
 
 def _scored(name: str, records: Sequence[tuple[Mapping[str, Any], Path]]) -> Scored:
     runs = {(record["fold"], record["seed"]): read_scores(folder / PER_CASE) for record, folder in records}
-    return Scored(name, records[-1][0]["title"], runs, records[-1][0]["parameters"])
+    cost = cost_of_run(records[0][1])
+    parameters = records[-1][0]["parameters"] or cost.parameters
+    return Scored(name, records[-1][0]["title"], runs, replace(cost, parameters=parameters))
 
 
 def _read(path: Path) -> dict[str, Any]:

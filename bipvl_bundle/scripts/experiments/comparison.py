@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap, wilcoxon
 
+from scripts.experiments.cost import Cost
 from scripts.metrics.report import MEAN_ROW, METRICS, mean_over_classes
 
 RunKey = tuple[int, int]
@@ -41,13 +42,13 @@ class Scored:
         name: of the experiment.
         title: of its row.
         runs: the scores of each fold and seed.
-        parameters: of its network; None if unknown.
+        cost: of its network.
     """
 
     name: str
     title: str
     runs: Mapping[RunKey, Sequence[Score]]
-    parameters: int | None = None
+    cost: Cost = field(default_factory=Cost)
 
     @property
     def class_names(self) -> list[str]:

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from scripts.experiments.comparison import PairedTest, Scored, Summary, check_comparable, paired_tests, summarise
+from scripts.experiments.cost import Cost
 from scripts.messages.tables import markdown
 from scripts.metrics.report import METRICS
 
 HEADS = {"dice": "DSC %", "hd95_mm": "HD95 mm", "nsd": "NSD %"}
 SCALES = {"dice": 100.0, "hd95_mm": 1.0, "nsd": 100.0}
 DASH = "–"  # noqa: RUF001 - an empty cell
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """A column of what networks cost: the field of `Cost`, its head, its unit, and the format of a number."""
+
+    field: str
+    head: str
+    unit: float = 1.0
+    form: str = "{:.2f}"
+
+    def text(self, cost: Cost) -> str:
+        value = getattr(cost, self.field)
+        return DASH if value is None else self.form.format(value / self.unit)
+
+
+COSTS = (
+    CostColumn("parameters", "params M", 1e6),
+    CostColumn("operations", "GFLOPs", 1e9),
+    CostColumn("iteration_seconds", "s/iteration", form="{:.3g}"),
+    CostColumn("peak_bytes", "peak GiB", 2**30),
+)
+COST_NOTE = (
+    "GFLOPs: of a forward of one ROI, two for each multiplication. s/iteration: the median of the training. Peak: of "
+    "its memory; on a CPU the whole process's, with the cases that it keeps."
+)
 
 
 class Comparison:
@@ -74,8 +102,17 @@ class Comparison:
                     row[f"{metric}_sd_cases"] = summary.sd_cases[metric]
                     row[f"{metric}_sd_runs"] = summary.sd_runs[metric]
                 row |= {"missed": summary.missed, "present": summary.present, "spurious": summary.spurious}
-                rows.append(row | {"parameters": experiment.parameters})
+                rows.append(row | asdict(experiment.cost))
         return rows
+
+    def cost_rows(self) -> list[dict[str, Any]]:
+        """Return one row per experiment with what its network costs, as text; none where nothing is known."""
+        if all(e.cost == Cost() for e in self.experiments):
+            return []
+        return [
+            {"experiment": e.title, **{c.head: c.text(e.cost) for c in COSTS}, "device": e.cost.device or DASH}
+            for e in self.experiments
+        ]
 
     def test_rows(self) -> list[dict[str, Any]]:
         """Return one row per tested experiment: differences of case-mean DSC, as fractions."""
@@ -84,8 +121,8 @@ class Comparison:
 
     def _main_table(self) -> list[str]:
         tested = bool(self.tests)
-        sized = any(e.parameters for e in self.experiments)
-        heads = ["experiment", *HEADS.values(), "missed", *(["params M"] if sized else [])]
+        costs = [c for c in COSTS if any(getattr(e.cost, c.field) is not None for e in self.experiments)]
+        heads = ["experiment", *HEADS.values(), "missed", *(column.head for column in costs)]
         heads += ["difference in DSC [95% CI]", "p (Holm)"] if tested else []
         best = {metric: self._best(metric) for metric in METRICS}
         rows = []
@@ -94,7 +131,7 @@ class Comparison:
             summary = self._mean(experiment)
             cells += [self._score(summary, metric, best[metric]) for metric in METRICS]
             cells.append(DASH if summary is None else f"{summary.missed} of {summary.present}")
-            cells += [f"{experiment.parameters / 1e6:.2f}" if experiment.parameters else DASH] if sized else []
+            cells += [column.text(experiment.cost) for column in costs]
             cells += self._test_cells(experiment) if tested else []
             rows.append(cells)
         return markdown(heads, rows, numbers=True)
@@ -121,6 +158,8 @@ class Comparison:
             )
             if len({self._mean(e).missed for e in self.complete}) > 1:  # type: ignore[union-attr]
                 notes.append("Different numbers of classes were missed: HD95 has no best.")
+        if any(getattr(e.cost, c.field) is not None for e in self.experiments for c in COSTS[1:]):
+            notes.append(COST_NOTE)
         if self.tests:
             cases = _span(test.cases for test in self.tests.values())
             notes.append(

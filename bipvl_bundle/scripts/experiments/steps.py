@@ -21,6 +21,7 @@ from scripts.experiments.records import code_digest, differences, digest, write_
 from scripts.whole_file import digest_of
 
 CONFIGURATION = "configuration.json"
+ARGUMENTS = "arguments.json"
 MARKER = "run.json"
 # Where a run is and how fast it goes, as against what it computes.
 PLACES = ("bundle_root", "ckpt_dir", "output_dir", "metrics_dir", "predictions_dir", "ckpt_path")
@@ -141,7 +142,7 @@ class Step:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.marker.unlink(missing_ok=True)
         write_json(self.folder / CONFIGURATION, {"digest": digest(identity), "identity": identity})
-        arguments = self.folder / "arguments.json"
+        arguments = self.folder / ARGUMENTS
         write_json(arguments, {**self.options, "config_file": [str(path) for path in self.files]})
         command = [sys.executable, "-m", "monai.bundle", "run", self.run_id, "--args_file", str(arguments)]
         if self.run_id != "training":

@@ -27,6 +27,9 @@ _kept: dict[tuple[Any, ...], tuple[dict[str, Any], str | None]] = {}
 RECORD = "record"
 """The attribute of a state dict that holds what is known of the model; torch.load keeps it, `dict()` does not."""
 
+PEAK = "peak_memory"
+"""The key of a run's last state under which the largest memory stands that it took."""
+
 
 def save_atomically(content: Any, path: Path) -> None:
     """Write a checkpoint with a digest; a kill or a full disk never leaves half a file under its name.

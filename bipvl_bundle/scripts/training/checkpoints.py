@@ -16,8 +16,9 @@ from torch import nn
 from scripts.configuration.errors import say_when_interrupted
 from scripts.data.fingerprints import require_unseen_by_model
 from scripts.messages.phrases import first_lines
-from scripts.networks.weights import model_state, read_checkpoint, record_of, save_atomically, write_weights
+from scripts.networks.weights import PEAK, model_state, read_checkpoint, record_of, save_atomically, write_weights
 from scripts.training.distributed import unwrap
+from scripts.training.peak_memory import peak_memory
 from scripts.training.resuming import kept_settings, require_same_settings
 from scripts.whole_file import write_text
 
@@ -147,6 +148,7 @@ class LastState:
         self.resume = resume
         self.interval = interval
         self.trained_on = list(trained_on)
+        self.peak: dict[str, Any] | None = None
 
     def attach(self, engine: Trainer) -> None:
         if self.resume:
@@ -158,7 +160,8 @@ class LastState:
         if due and idist.get_rank() == 0:
             state = {name: unwrap(item).state_dict() for name, item in self._parts(engine).items()}
             progress = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "max_epochs")}
-            facts = {"trainer": progress, "trained_on": self.trained_on, SETTINGS: kept_settings()}
+            self.peak = max(filter(None, (peak_memory(), self.peak)), key=lambda peak: peak["bytes"], default=None)
+            facts = {"trainer": progress, "trained_on": self.trained_on, SETTINGS: kept_settings(), PEAK: self.peak}
             save_atomically({**state, **facts}, self.path)
             say_when_interrupted(
                 f"The state after epoch {progress['epoch']} is in {self.path}. To go on: the same command with "
@@ -215,5 +218,6 @@ class LastState:
             raise ValueError(
                 f"{self.path} cannot be resumed by this configuration ('{name}'): {first_lines(error, 4)}"
             ) from error
+        self.peak = state.get(PEAK)
         engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
         logger.info("Resumed %s after epoch %d.", self.path, engine.state.epoch)
