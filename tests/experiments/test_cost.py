@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from scripts.experiments.cost import Cost, cost_of_run
 from scripts.experiments.description import parse_set
-from scripts.experiments.steps import plan_runs
+from scripts.experiments.plan import plan_runs
 
 CONV = 2 * (3**3 * 1 * 4) * 32**3  # two for each multiplication
 NETWORK = {
@@ -67,8 +67,9 @@ def test_state_of_an_older_training_tells_no_memory(folder: Path) -> None:
         (lambda folder: (folder / "arguments.json").unlink(), "no arguments.json: its network is not one of this"),
         (lambda folder: _edit(folder, lambda identity: identity.update(words="0")), "table has been edited since"),
         (lambda folder: _edit(folder, lambda i: i["configuration"]["network_def"].pop("kernel_size")), "kernel_size"),
+        (lambda folder: _edit(folder, lambda identity: identity.update(nnunet={})), "is not one of this bundle's"),
     ],
-    ids=["foreign", "words", "network"],
+    ids=["foreign", "words", "network", "nnU-Net"],
 )
 def test_what_cannot_be_known_is_empty_and_said(
     folder: Path, spoil: Any, reason: str, caplog: pytest.LogCaptureFixture

@@ -8,7 +8,7 @@ import yaml
 
 from scripts.configuration.check import check_config
 from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet, load_set, parse_set
-from scripts.experiments.steps import plan_runs
+from scripts.experiments.plan import plan_runs
 
 READY = sorted((BUNDLE_ROOT / "configs/experiments").glob("*_*.yaml"))
 READY = [path for path in READY if "output" in yaml.safe_load(path.read_text())]

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet, config_path, parse_set
+from scripts.experiments.plan import Run, plan_runs
 from scripts.experiments.records import differences
-from scripts.experiments.steps import Run, Step, plan_runs
+from scripts.experiments.steps import Step
 
 
 def run_of(described: ExperimentSet, name: str, fold: int = 0) -> Run:

@@ -41,7 +41,8 @@ def run_experiments(
     Args:
         file: YAML with any of the following arguments; those on the command line win
         experiments: {name: [overlay, ...]}, or {name: {title, overlays, options}}; {name: {evaluates: other,
-            overlays, options}} scores the other's models under its own overlays and options
+            overlays, options}} scores the other's models under its own overlays and options; {name: {nnunet:
+            {epochs: 4, mirror: false}}} is nnU-Net itself, as by the command `nnunet`
         output: folder of the set
         base: config files below all overlays; train.yaml by default
         folds: folds to hold out, such as [0,1,2]
@@ -85,7 +86,7 @@ def _comparison(runner: Runner, chosen: Sequence[str]) -> Comparison:
         reference=described.reference,
         evaluate_on=described.evaluate_on,
         failures=runner.failures,
-        remarks=remarks_on(markers),
+        remarks=[*remarks_on(markers), *(f"SKIPPED: {run}: {reason}" for run, reason in runner.skipped.items())],
     )
 
 

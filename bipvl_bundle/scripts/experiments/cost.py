@@ -84,6 +84,8 @@ def measure_network(folder: Path) -> tuple[int, int]:
         raise FileNotFoundError(f"{folder} has no {' and no '.join(absent)}: its network is not one of this bundle's.")
     identity, arguments = (json.loads(path.read_text(encoding="utf-8")) for path in records)
     identity = identity["identity"]
+    if "network_def" not in identity["configuration"] or "nnunet" in identity:
+        raise ValueError(f"the network of {folder} is not one of this bundle's.")
     places = {key: arguments[key] for key in INCIDENTAL if key in arguments}
     parser = ConfigParser({**identity["configuration"], **places, "bundle_root": str(BUNDLE_ROOT), "device": "cpu"})
     words = parser.get_parsed_content("concept_table").digest

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.experiments.nnunet.settings import nnunet_settings
 from scripts.trust.parsing import check_keys, read_mapping
 
 BUNDLE_ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,7 @@ class Experiment:
         options: on top of the overlays and of the set's options.
         evaluates: the experiment whose trained models are scored, under its overlays and options and then this
             one's; None to train.
+        nnunet: settings of nnU-Net itself, `nnunet_settings`, which the row then is; None for a network of this bundle.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Experiment:
     overlays: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     evaluates: str | None = None
+    nnunet: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ def _experiment(source: str, name: Any, entry: Any) -> Experiment:
         overlays=_names(where, "overlays", fields.get("overlays") or ()),
         options=_options(where, "options", fields.get("options")),
         evaluates=None if evaluates is None else str(evaluates),
+        nnunet=nnunet_settings(where, fields),
     )
 
 
@@ -199,12 +203,12 @@ def _check(described: ExperimentSet, source: str) -> None:
     clash = next((name for name in names if folded.count(name.lower()) > 1), None)
     if clash:
         raise ValueError(f"{source}: two experiments would share the folder '{clash}'; rename one.")
-    trained = [experiment.name for experiment in described.experiments if experiment.evaluates is None]
+    trained = [e.name for e in described.experiments if e.evaluates is None and e.nnunet is None]
     for experiment in described.experiments:
         if experiment.evaluates is not None and experiment.evaluates not in trained:
             raise ValueError(
                 f"{source}, experiment '{experiment.name}': it evaluates '{experiment.evaluates}'; expected an "
-                f"experiment of this set that trains: {', '.join(trained) or 'none does'}."
+                f"experiment of this set that trains here: {', '.join(trained) or 'none does'}."
             )
     if described.reference is not None and described.reference not in names:
         raise ValueError(f"{source}: the reference '{described.reference}' is none of {', '.join(names)}.")

@@ -11,10 +11,13 @@ from typing import Any
 
 from scripts.configuration.check import check_config
 from scripts.configuration.errors import SWITCH
-from scripts.experiments.description import ExperimentSet
+from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet
+from scripts.experiments.nnunet.environment import ensure_environment
+from scripts.experiments.nnunet.step import NnunetStep
+from scripts.experiments.plan import Run, plan_runs
 from scripts.experiments.process import Processes, read_failure, termination_as_interrupt
 from scripts.experiments.records import differences
-from scripts.experiments.steps import Identity, Run, Step, plan_runs
+from scripts.experiments.steps import Identity, Step
 from scripts.messages.phrases import duration, first_lines, root_cause
 from scripts.networks.weights import count_parameters, read_weights
 
@@ -29,8 +32,8 @@ def print_now(text: str) -> None:
 class Runner:
     """Completes the runs of a set, one after the other or a few at a time.
 
-    A run that is complete is skipped, one that was killed goes on from its last epoch, one that fails is shown
-    and the others go on. Nothing of the state is in memory: it is all in the folders of the runs.
+    A run that is complete is skipped, one that was killed goes on from its last epoch, one that fails or cannot be run
+    here is shown and the others go on. Nothing of the state is in memory: it is all in the folders of the runs.
 
     Args:
         described: the set.
@@ -55,6 +58,7 @@ class Runner:
         self.launch = launch or self.processes.run
         self.print_line = print_line
         self.failures: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         self._identities: dict[Path, Identity] = {}
         self._begun = time.monotonic()
         self._seconds: list[float] = []
@@ -86,6 +90,7 @@ class Runner:
     def run(self) -> dict[str, str]:
         """Run what is not complete; returns the failures by run."""
         self._begun = time.monotonic()
+        self.prepare()
         waves = [[r for r in self.runs if (r.experiment.evaluates is None) == trains] for trains in (True, False)]
         with termination_as_interrupt(), ThreadPoolExecutor(self.described.jobs) as pool:
             try:
@@ -100,10 +105,19 @@ class Runner:
                 raise
         return self.failures
 
+    def prepare(self) -> None:
+        """Make the environments of other programs that rows ask for; two runs at a time would make one together."""
+        steps = [step for run in self.runs for step in run.steps if isinstance(step, NnunetStep) and not step.is_done()]
+        for folder in dict.fromkeys(step.environment for step in steps if step.nnunet.get("install")):
+            ensure_environment(folder)
+
     def state(self, run: Run) -> str:
         """Return in a word or two what is to be done for a run."""
         if all(step.is_done() for step in run.steps):
             return "complete"
+        obstacle = next((step.obstacle for step in run.steps if step.obstacle), None)
+        if obstacle:
+            return f"to skip: {obstacle}"
         if run.steps[0].is_done():
             return "to evaluate"
         return "to resume" if run.steps[0].resumable else "to run"
@@ -128,7 +142,11 @@ class Runner:
     def _work(self, run: Run) -> None:
         if self.processes.stopped:
             return
-        begun, skipped = time.monotonic(), self.state(run) == "complete"
+        begun, state = time.monotonic(), self.state(run)
+        if state.startswith("to skip: "):
+            self.skipped[str(run)] = state.removeprefix("to skip: ")
+            self._report(run, f"SKIPPED: {self.skipped[str(run)]}")
+            return
         try:
             for step in run.steps:
                 if not step.is_done():
@@ -139,9 +157,9 @@ class Runner:
             self.failures[str(run)] = first_lines(error)
             self._report(run, f"FAILED: {error}")
         else:
-            if not skipped:
+            if state != "complete":
                 self._seconds.append(time.monotonic() - begun)
-            self._report(run, "complete, skipped" if skipped else f"done in {duration(self._seconds[-1])}")
+            self._report(run, "complete, skipped" if state == "complete" else f"done in {duration(self._seconds[-1])}")
 
     def _do(self, run: Run, step: Step) -> None:
         identity = step.identity()
@@ -166,9 +184,9 @@ class Runner:
         experiment = run.experiment
         facts: dict[str, Any] = {"experiment": experiment.name, "title": experiment.title}
         facts |= {"position": self.described.experiments.index(experiment), "fold": run.fold, "seed": run.seed}
-        if step.run_id == "evaluating" and step.needs is not None:
+        if step is run.steps[-1]:
             facts |= {"evaluate_on": self.described.evaluate_on, "reference": self.described.reference}
-            facts |= {"parameters": parameters_in(step.needs.product)}
+            facts |= {"parameters": None if step.needs is None else parameters_in(step.needs.product)}
         return facts
 
     def _environment(self) -> dict[str, str]:
@@ -177,6 +195,7 @@ class Runner:
             threads = max(1, (os.cpu_count() or 1) // self.described.jobs)
         # For a log that is short and up to date, and has the traceback of what fails.
         shared = {"TQDM_MININTERVAL": "30", "PYTHONUNBUFFERED": "1", SWITCH: "1"}
+        shared["PYTHONPATH"] = os.pathsep.join(filter(None, (str(BUNDLE_ROOT), os.environ.get("PYTHONPATH"))))
         return shared if threads is None else {**shared, "OMP_NUM_THREADS": str(threads)}
 
     def _report(self, run: Run, text: str) -> None:

@@ -16,7 +16,7 @@ from monai.bundle import ComponentLocator, ConfigParser
 from scripts.configuration.plan import versions
 from scripts.data.cases import Item, case_of, files_of
 from scripts.data.splits import require_fold
-from scripts.experiments.description import BUNDLE_ROOT, Experiment, ExperimentSet, config_path
+from scripts.experiments.description import BUNDLE_ROOT
 from scripts.experiments.records import code_digest, differences, digest, write_json
 from scripts.whole_file import digest_of
 
@@ -29,20 +29,24 @@ INCIDENTAL = (*PLACES, "resume", "overwrite", "device", "num_workers", "cache_ra
 LOCATOR = ComponentLocator()  # its table of MONAI's classes is as slow to make as a config file to read
 TRAINED_ON, SCORED = "train#dataset#data", "validate#dataset#data"
 # What a step reads: validation chooses the epoch that a training keeps.
-DATA = {"training": {"cases": TRAINED_ON, "validation_cases": SCORED}, "evaluating": {"cases": SCORED}}
+DATA = {
+    "training": {"cases": TRAINED_ON, "validation_cases": SCORED},
+    "evaluating": {"cases": SCORED},
+    "nnunet": {"cases": SCORED, "training_cases": TRAINED_ON},
+}
 
 Identity = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call of ``monai.bundle run`` in a folder of its own.
+    """One call of ``monai.bundle run``, or of another program, in a folder of its own.
 
     The folder holds `configuration.json` (the merged configuration, the words and the cases, written before the
     start), `arguments.json` (all that the call needs), the log, the step's products, and at last `run.json`.
 
     Attributes:
-        run_id: "training" or "evaluating".
+        run_id: "training", "evaluating", or "nnunet", which is both.
         folder: of the step.
         files: the config files.
         options: on top of them.
@@ -68,6 +72,11 @@ class Step:
     @property
     def resumable(self) -> bool:
         return self.run_id == "training" and (self.folder / "last.pt").is_file()
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the step cannot be run on this machine; None if it can."""
+        return None
 
     def parser(self) -> ConfigParser:
         parser = ConfigParser()
@@ -142,9 +151,17 @@ class Step:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.marker.unlink(missing_ok=True)
         write_json(self.folder / CONFIGURATION, {"digest": digest(identity), "identity": identity})
-        arguments = self.folder / ARGUMENTS
-        write_json(arguments, {**self.options, "config_file": [str(path) for path in self.files]})
-        command = [sys.executable, "-m", "monai.bundle", "run", self.run_id, "--args_file", str(arguments)]
+        write_json(self.folder / ARGUMENTS, self.arguments())
+        return self.command()
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all that the call needs, which ``ARGUMENTS`` holds."""
+        return {**self.options, "config_file": [str(path) for path in self.files]}
+
+    def command(self) -> list[str]:
+        """Return the command that runs the step by its ``ARGUMENTS``, as of now: beginning or resuming."""
+        arguments = str(self.folder / ARGUMENTS)
+        command = [sys.executable, "-m", "monai.bundle", "run", self.run_id, "--args_file", arguments]
         if self.run_id != "training":
             return command
         return [*command, "--resume" if self.resumable else "--overwrite", "True"]  # the folder is this step's own
@@ -187,55 +204,6 @@ def _cases(items: Sequence[Item]) -> dict[str, list[str]]:
     return dict(sorted(files.items()))
 
 
-@dataclass(frozen=True)
-class Run:
-    """One experiment, fold and seed: training and evaluating, or evaluating the model of another run."""
-
-    experiment: Experiment
-    fold: int
-    seed: int
-    steps: tuple[Step, ...]
-
-    def __str__(self) -> str:
-        return f"{self.experiment.name} fold {self.fold} seed {self.seed}"
-
-
-def plan_runs(described: ExperimentSet) -> list[Run]:
-    """Return all runs of a set: all experiments on the first fold, then on the next; evaluations of others last."""
-    order = [(seed, fold) for seed in described.seeds for fold in described.folds]
-    trained = [e for e in described.experiments if e.evaluates is None]
-    others = [e for e in described.experiments if e.evaluates is not None]
-    return [_run(described, e, fold, seed) for group in (trained, others) for seed, fold in order for e in group]
-
-
 def run_folder(output: Path, name: str, fold: int, seed: int) -> Path:
     """Return the folder of an experiment's run on one fold with one seed."""
     return output / name / f"fold{fold}_seed{seed}"
-
-
-def _run(described: ExperimentSet, experiment: Experiment, fold: int, seed: int) -> Run:
-    trainer = described.lineage(experiment)[0]
-    training = _training(described, trainer, fold, seed)
-    folder = run_folder(described.output, experiment.name, fold, seed) / described.evaluate_on
-    options = {
-        **described.options_of(experiment),
-        **described.evaluation,
-        **_places(training.folder, folder, fold, seed),
-        "evaluate_on": described.evaluate_on,
-        "metrics_dir": str(folder),
-        "ckpt_path": str(training.product),
-    }
-    files = (*described.files(experiment), *map(config_path, described.evaluate))
-    evaluating = Step("evaluating", folder, files, options, folder / "metrics_per_case.csv", needs=training)
-    return Run(experiment, fold, seed, (evaluating,) if experiment.evaluates else (training, evaluating))
-
-
-def _training(described: ExperimentSet, experiment: Experiment, fold: int, seed: int) -> Step:
-    folder = run_folder(described.output, experiment.name, fold, seed)
-    options = {**described.options_of(experiment), **_places(folder, folder, fold, seed)}
-    return Step("training", folder, tuple(described.files(experiment)), options, folder / "model.pt")
-
-
-def _places(ckpt_dir: Path, output_dir: Path, fold: int, seed: int) -> dict[str, Any]:
-    places = {"bundle_root": str(BUNDLE_ROOT), "ckpt_dir": str(ckpt_dir), "output_dir": str(output_dir)}
-    return {**places, "fold": fold, "seed": seed}

@@ -14,9 +14,10 @@ from monai.bundle import ConfigParser
 
 from scripts.data.cases import case_of
 from scripts.data.datalist import training_items, validation_items
+from scripts.experiments.cost import COST
 from scripts.experiments.description import BUNDLE_ROOT, config_path
 from scripts.experiments.nnunet.dataset import SUFFIX, channel_files, region_masks, write_dataset
-from scripts.experiments.nnunet.environment import ensure_environment
+from scripts.experiments.nnunet.environment import ENVIRONMENT, ensure_environment
 from scripts.experiments.predictions import score_predictions
 from scripts.whole_file import write_text
 
@@ -36,7 +37,7 @@ def run_nnunet(
     name: str = "nnunet",
     title: str = "nnU-Net",
     mirror: bool = True,
-    environment: str = "../.venv-nnunet",
+    environment: str = ENVIRONMENT,
     device: str | None = None,
     **options: Any,
 ) -> None:
@@ -83,6 +84,7 @@ def run_nnunet(
     cases = [{"images": channel_files(item), "prediction": str(predictions / case_of(item))} for item in items]
     job = {"dataset": "501", "configuration": CONFIGURATION, "epochs": epochs, "iterations": iterations}
     job |= {"mirror": mirror, "regions": not softmax, "device": device, "cases": cases}
+    job["cost"] = str(folder / COST)
     write_text(folder / "job.json", json.dumps(job, indent=2))
     _call([str(python), str(Path(__file__).with_name("driver.py")), str(folder / "job.json")], variables)
     if not softmax:

@@ -8,6 +8,15 @@ from importlib import metadata
 from pathlib import Path
 
 NNUNET = "nnunetv2==2.8.1"
+STAMP = "installed"
+"""The file of a complete environment that says what is in it."""
+ENVIRONMENT = "../.venv-nnunet"
+
+
+def is_there(folder: Path) -> bool:
+    """Return whether a folder is an environment with the PyTorch and nnU-Net that are wanted."""
+    stamp = folder / STAMP
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == _wanted()
 
 
 def ensure_environment(folder: Path) -> Path:
@@ -21,21 +30,26 @@ def ensure_environment(folder: Path) -> Path:
         RuntimeError: the environment could not be made.
     """
     python = folder / "bin" / "python"
-    stamp = folder / "installed"
-    torch = f"torch=={metadata.version('torch').split('+')[0]}"
-    wanted = f"{torch} {NNUNET}\n"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+    if is_there(folder):
         return python
     print(f"Installing nnU-Net into {folder} (3 GB, once) ...")
     _run([sys.executable, "-m", "venv", str(folder)])
     pip = [str(python), "-m", "pip", "install", "--quiet"]
-    _run([*pip, torch])
-    _run([*pip, torch, NNUNET])
+    _run([*pip, _torch()])
+    _run([*pip, _torch(), NNUNET])
     check = "import torch, sys; sys.exit(torch.version.cuda is None)"
     if subprocess.run([str(python), "-c", check], check=False).returncode:
         _run([str(python), "-m", "pip", "uninstall", "--quiet", "-y", "torchvision"])
-    stamp.write_text(wanted, encoding="utf-8")
+    (folder / STAMP).write_text(_wanted(), encoding="utf-8")
     return python
+
+
+def _torch() -> str:
+    return f"torch=={metadata.version('torch').split('+')[0]}"
+
+
+def _wanted() -> str:
+    return f"{_torch()} {NNUNET}\n"
 
 
 def _run(command: list[str]) -> None:
