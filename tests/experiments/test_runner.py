@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from scripts.experiments.cost import parameters_in
 from scripts.experiments.description import ExperimentSet, parse_set
-from scripts.experiments.runner import Runner, parameters_in
+from scripts.experiments.runner import Runner
 
 ALL = [
     "training full/fold0_seed0",

@@ -22,6 +22,7 @@ __all__ = ["SWITCH", "end_in_order", "error_text", "say_when_interrupted", "show
 SWITCH = "BIPVL_TRACEBACK"
 """The environment variable that, set to 1, has the traceback printed above the message."""
 FILE = "traceback.txt"
+ENDING = ("SIGTERM", "SIGUSR1", "SIGUSR2")
 SCRIPTS = Path(__file__).resolve().parents[1]
 
 _on_interrupt: list[str] = []
@@ -36,7 +37,7 @@ def show_errors_last(log_dir: str | Path | None = None) -> None:
 
     - An error that the bundle's own code raises: its message, without the wrappers that MONAI puts around it.
     - Any other: the kind and the message of the first error of the chain, and how to see the traceback.
-    - Ctrl-C and SIGTERM: one line, with how to go on if that is known.
+    - Ctrl-C and the signals ``ENDING``: one line, with how to go on if that is known.
 
     The exit status stays Python's. For a process that is a command and nothing else: a server or a notebook keeps
     its own way to show errors.
@@ -48,7 +49,9 @@ def show_errors_last(log_dir: str | Path | None = None) -> None:
 
 
 def end_in_order() -> None:
-    """Let SIGTERM, by which schedulers and service managers stop a process, end this one as Ctrl-C does.
+    """Let signals by which schedulers and service managers stop a process end this one as Ctrl-C does.
+
+    Slurm tells the end of a job's time by SIGUSR1 or SIGUSR2, and to all of its processes.
 
     For the main thread of a process that is a command. A child that was forked ends as if nothing had been said.
     """
@@ -60,7 +63,9 @@ def end_in_order() -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
+        for name in ENDING:
+            if hasattr(signal, name):  # Windows has the first alone
+                signal.signal(getattr(signal, name), stop)
 
 
 def say_when_interrupted(text: str) -> None:

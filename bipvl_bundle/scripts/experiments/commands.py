@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.experiments.compare import remarks_on, scored_in, write_comparison
-from scripts.experiments.comparison_table import Comparison
+from scripts.experiments.cluster.limits import read_limits
+from scripts.experiments.cluster.slurm import submit
+from scripts.experiments.compare import comparison_of, write_comparison
 from scripts.experiments.description import ExperimentSet, load_set
 from scripts.experiments.runner import Runner
+
+CLUSTERS = ("slurm",)
 
 
 def run_experiments(
@@ -26,6 +29,8 @@ def run_experiments(
     threads: int | None = None,
     only: Sequence[str] | str | None = None,
     dry_run: bool = False,
+    cluster: str | None = None,
+    limits: str | None = None,
     **options: Any,
 ) -> None:
     """Run experiments x folds x seeds, then print and write their comparison.
@@ -54,6 +59,8 @@ def run_experiments(
         threads: threads of each run; by default the cores are shared among the jobs
         only: names of the experiments to run this time; those of earlier calls stay in the comparison
         dry_run: check everything that needs no data, and list what would run
+        cluster: slurm submits each run as a job, and the comparison after them, in place of running them here
+        limits: YAML with what a job may take, such as {partition: gpu, minutes: 720, cpus: 8, memory_gb: 32}
         options: further options of every experiment, as for monai.bundle, such as --max_epochs 36
     """
     fields = {"experiments": experiments, "output": output, "base": base, "folds": folds, "seeds": seeds}
@@ -61,6 +68,11 @@ def run_experiments(
     described = load_set(file, **fields, jobs=jobs, threads=threads, options=options or None)
     chosen = _chosen(described, only)
     runner = Runner(described, only=chosen)
+    if cluster is not None:
+        _submit(runner, chosen, cluster, limits, dry_run)
+        return
+    if limits is not None:
+        raise ValueError("`limits` are those of a cluster's jobs; add `--cluster slurm`.")
     if dry_run:
         runner.check_without_data()
         for run in runner.runs:
@@ -71,23 +83,21 @@ def run_experiments(
         failures = runner.run()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    write_comparison(described.output, _comparison(runner, chosen), described.evaluate_on)
+    comparison = comparison_of(described, chosen, failures=failures, skipped=runner.skipped)
+    write_comparison(described.output, comparison, described.evaluate_on)
     if failures:
         raise SystemExit(1)
 
 
-def _comparison(runner: Runner, chosen: Sequence[str]) -> Comparison:
-    """Return the experiments to compare: the chosen ones, the reference, and those of earlier calls."""
-    described = runner.described
-    markers = [run.steps[-1].marker for run in runner.planned if run.steps[-1].is_done()]
-    wanted = {*chosen, described.reference}
-    return Comparison(
-        [scored for scored in scored_in(described, markers) if scored.runs or scored.name in wanted],
-        reference=described.reference,
-        evaluate_on=described.evaluate_on,
-        failures=runner.failures,
-        remarks=[*remarks_on(markers), *(f"SKIPPED: {run}: {reason}" for run, reason in runner.skipped.items())],
-    )
+def _submit(runner: Runner, chosen: Sequence[str], cluster: str, limits: str | None, dry_run: bool) -> None:
+    if cluster not in CLUSTERS:
+        raise ValueError(f"`cluster` is '{cluster}'; expected {', '.join(CLUSTERS)}.")
+    read = read_limits(limits)
+    if dry_run:
+        runner.check_without_data()
+    else:
+        runner.check()
+    submit(runner, read, chosen, dry_run=dry_run)
 
 
 def _chosen(described: ExperimentSet, only: Sequence[str] | str | None) -> list[str]:

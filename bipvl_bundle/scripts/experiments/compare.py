@@ -12,6 +12,7 @@ from scripts.experiments.comparison import Scored, read_scores
 from scripts.experiments.comparison_table import Comparison
 from scripts.experiments.cost import cost_of_run
 from scripts.experiments.description import SPLITS, ExperimentSet
+from scripts.experiments.plan import plan_runs
 from scripts.experiments.steps import MARKER
 from scripts.report.safely import or_warn
 from scripts.report.set_page import RunFolder, write_set_page
@@ -70,6 +71,32 @@ def scored_in(described: ExperimentSet, markers: Sequence[Path]) -> list[Scored]
     found = {scored.name: scored for scored in scored_of(markers)}
     empty = {experiment.name: Scored(experiment.name, experiment.title, {}) for experiment in described.experiments}
     return [replace(found.get(e.name, empty[e.name]), title=e.title) for e in described.experiments]
+
+
+def comparison_of(
+    described: ExperimentSet,
+    chosen: Sequence[str],
+    *,
+    failures: Mapping[str, str] | None = None,
+    skipped: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Compare the complete runs of a set: of the chosen experiments, of the reference, and of earlier calls.
+
+    Args:
+        described: the set.
+        chosen: names of experiments that are in the table without a run too.
+        failures: what went wrong, by run.
+        skipped: why runs were not done, by run.
+    """
+    markers = [run.steps[-1].marker for run in plan_runs(described) if run.steps[-1].is_done()]
+    wanted = {*chosen, described.reference}
+    return Comparison(
+        [scored for scored in scored_in(described, markers) if scored.runs or scored.name in wanted],
+        reference=described.reference,
+        evaluate_on=described.evaluate_on,
+        failures=failures,
+        remarks=[*remarks_on(markers), *(f"SKIPPED: {run}: {reason}" for run, reason in (skipped or {}).items())],
+    )
 
 
 def remarks_on(markers: Sequence[Path]) -> list[str]:

@@ -20,7 +20,7 @@ from scripts.experiments.records import write_json
 from scripts.experiments.steps import ARGUMENTS, CONFIGURATION, INCIDENTAL
 from scripts.messages.phrases import first_lines, root_cause
 from scripts.networks.operations import count_operations
-from scripts.networks.weights import PEAK, count_parameters
+from scripts.networks.weights import PEAK, count_parameters, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,14 @@ def measure_network(folder: Path) -> tuple[int, int]:
     channels, roi_size = (parser.get_parsed_content(name) for name in ("in_channels", "roi_size"))
     operations = count_operations(network, torch.zeros(1, channels, *roi_size))
     return count_parameters(dict(network.named_parameters())), operations
+
+
+def parameters_in(checkpoint: Path) -> int | None:
+    """Return the number of parameters of a saved model; None if the file is not one of this bundle's."""
+    try:
+        return count_parameters(read_weights(checkpoint))
+    except ValueError:
+        return None
 
 
 def _training(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from scripts.configuration.check import check_config
 from scripts.configuration.errors import SWITCH
+from scripts.experiments.cost import parameters_in
 from scripts.experiments.description import BUNDLE_ROOT, ExperimentSet
 from scripts.experiments.nnunet.environment import ensure_environment
 from scripts.experiments.nnunet.step import NnunetStep
@@ -19,8 +20,9 @@ from scripts.experiments.process import Processes, read_failure, termination_as_
 from scripts.experiments.records import differences
 from scripts.experiments.steps import Identity, Step
 from scripts.messages.phrases import duration, first_lines, root_cause
-from scripts.networks.weights import count_parameters, read_weights
 
+SKIP = "to skip: "
+"""How the state of a run begins that cannot be run here; the reason follows."""
 Launch = Callable[[list[str], Path, Mapping[str, str]], int]
 
 
@@ -38,6 +40,7 @@ class Runner:
     Args:
         described: the set.
         only: names of the experiments to run; all by default.
+        fold_and_seed: of the runs to do; all by default.
         launch: runs a command with a log and further environment variables, returns its exit status; by default
             a child process.
         print_line: takes each line of progress.
@@ -48,12 +51,15 @@ class Runner:
         described: ExperimentSet,
         *,
         only: Sequence[str] | None = None,
+        fold_and_seed: tuple[int, int] | None = None,
         launch: Launch | None = None,
         print_line: Callable[[str], None] = print_now,
     ) -> None:
         self.described = described
         self.planned = plan_runs(described)
         self.runs = [run for run in self.planned if only is None or run.experiment.name in only]
+        if fold_and_seed is not None:
+            self.runs = [run for run in self.runs if (run.fold, run.seed) == fold_and_seed]
         self.processes = Processes()
         self.launch = launch or self.processes.run
         self.print_line = print_line
@@ -117,7 +123,7 @@ class Runner:
             return "complete"
         obstacle = next((step.obstacle for step in run.steps if step.obstacle), None)
         if obstacle:
-            return f"to skip: {obstacle}"
+            return SKIP + obstacle
         if run.steps[0].is_done():
             return "to evaluate"
         return "to resume" if run.steps[0].resumable else "to run"
@@ -143,8 +149,8 @@ class Runner:
         if self.processes.stopped:
             return
         begun, state = time.monotonic(), self.state(run)
-        if state.startswith("to skip: "):
-            self.skipped[str(run)] = state.removeprefix("to skip: ")
+        if state.startswith(SKIP):
+            self.skipped[str(run)] = state.removeprefix(SKIP)
             self._report(run, f"SKIPPED: {self.skipped[str(run)]}")
             return
         try:
@@ -208,14 +214,6 @@ class Runner:
         self.print_line(
             f"[{self._finished} of {len(self.runs)}] {run}: {text}" + (f" ({times})" if self._seconds else "")
         )
-
-
-def parameters_in(checkpoint: Path) -> int | None:
-    """Return the number of parameters of a saved model; None if the file is not one of this bundle's."""
-    try:
-        return count_parameters(read_weights(checkpoint))
-    except ValueError:
-        return None
 
 
 def _refuse(problems: Sequence[str]) -> None:

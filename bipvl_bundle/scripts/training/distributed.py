@@ -51,6 +51,7 @@ def join_processes(device: torch.device | str, *, timeout_minutes: float = 60.0)
     if dist.is_initialized():
         return
     _require_torchrun()
+    os.environ.pop("SLURM_JOB_ID", None)  # by which Ignite takes Slurm's tasks, torchrun's parents, for the processes
     device = torch.device(device)
     options: dict[str, Any] = {"backend": "gloo", "timeout": timedelta(minutes=timeout_minutes)}
     if device.type == "cuda":
