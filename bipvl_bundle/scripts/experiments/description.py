@@ -208,7 +208,7 @@ def _check(described: ExperimentSet, source: str) -> None:
         if experiment.evaluates is not None and experiment.evaluates not in trained:
             raise ValueError(
                 f"{source}, experiment '{experiment.name}': it evaluates '{experiment.evaluates}'; expected an "
-                f"experiment of this set that trains here: {', '.join(trained) or 'none does'}."
+                f"experiment of this set that trains: {', '.join(trained) or 'none does'}."
             )
     if described.reference is not None and described.reference not in names:
         raise ValueError(f"{source}: the reference '{described.reference}' is none of {', '.join(names)}.")

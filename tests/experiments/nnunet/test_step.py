@@ -124,7 +124,5 @@ def test_unusable_settings_raise(content: dict[str, Any], row: dict[str, Any], m
 
 def test_models_of_nnunet_cannot_be_evaluated_by_another_row(content: dict[str, Any]) -> None:
     rows = {"full": [], "nnunet": {"nnunet": None}, "other": {"evaluates": "nnunet"}}
-    with pytest.raises(
-        ValueError, match="it evaluates 'nnunet'; expected an experiment of this set that trains here: full"
-    ):
+    with pytest.raises(ValueError, match="it evaluates 'nnunet'; expected an experiment of this set that trains: full"):
         parse_set({**content, "experiments": rows}, "the test")

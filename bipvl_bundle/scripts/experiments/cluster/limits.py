@@ -46,7 +46,7 @@ class Limits:
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters of submitit's executor for a run."""
-        given = {"time": self.minutes, "cpus_per_task": self.cpus}
+        given: dict[str, Any] = {"time": self.minutes, "cpus_per_task": self.cpus}
         given |= {"mem": None if self.memory_gb is None else f"{self.memory_gb}GB"}
         given |= {"gpus_per_node": self.gpus or None, "signal_delay_s": self.notice, "array_parallelism": self.parallel}
         given |= {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}

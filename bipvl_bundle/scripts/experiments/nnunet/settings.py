@@ -7,7 +7,14 @@ from typing import Any
 
 from scripts.trust.parsing import check_keys
 
-NNUNET = {"epochs": int, "iterations": int, "mirror": bool, "environment": str, "install": bool, "device": str}
+NNUNET: dict[str, type] = {
+    "epochs": int,
+    "iterations": int,
+    "mirror": bool,
+    "environment": str,
+    "install": bool,
+    "device": str,
+}
 """As of the command `nnunet`; `install` makes the environment."""
 WANTED = {int: "a whole number from 1", bool: "true or false", str: "a text"}
 
@@ -29,7 +36,7 @@ def nnunet_settings(where: str, fields: Mapping[str, Any]) -> dict[str, Any] | N
         raise ValueError(f"{where}: 'nnunet' is {given!r}; expected a mapping with some of {', '.join(NNUNET)}.")
     check_keys(given, known=tuple(NNUNET), where=f"{where}, nnunet")
     for name, value in given.items():
-        if type(value) is not NNUNET[name] or (NNUNET[name] is int and value < 1):
+        if type(value) is not NNUNET[name] or (isinstance(value, int) and value < 1 and NNUNET[name] is int):
             raise ValueError(f"{where}, nnunet: {name} is {value!r}; expected {WANTED[NNUNET[name]]}.")
     if fields.get("evaluates") is not None:
         raise ValueError(f"{where}: 'nnunet' trains and 'evaluates' does not; leave one out.")
