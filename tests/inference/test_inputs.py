@@ -57,13 +57,13 @@ def test_datalist_with_bare_paths(dataset: Path) -> None:
 
 
 def test_nothing_there_raises(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nothing at '.*/none'; expected a NIfTI file \(\.nii\.gz, \.nii\)"):
+    with pytest.raises(FileNotFoundError, match=r"nothing at '.*/none'; expected an image \(\.nii\.gz, \.nii, \.nrrd"):
         inference_items(tmp_path / "none")
 
 
 def test_folder_without_nifti_raises(tmp_path: Path) -> None:
     touch(tmp_path, "a.dcm", "._x.nii.gz")
-    with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file .* among its 1 files. Nor do its subfolders"):
+    with pytest.raises(FileNotFoundError, match=r"holds no image .* among its 1 files. Nor do its subfolders"):
         inference_items(tmp_path)
 
 
@@ -74,7 +74,7 @@ def test_data_sets_root_raises_and_points_at_its_datalist(dataset: Path) -> None
 
 def test_unsupported_type_raises(tmp_path: Path) -> None:
     touch(tmp_path, "scan.dcm")
-    with pytest.raises(ValueError, match=r"scan\.dcm' is no input that can be read: expected a NIfTI"):
+    with pytest.raises(ValueError, match=r"scan\.dcm' is no input that can be read: expected an image"):
         inference_items(tmp_path / "scan.dcm")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.app.segmenter import Limits, WordSegmenter
-from scripts.data.datalist import NIFTI_SUFFIXES
+from scripts.data.cases import NIFTI_SUFFIXES
 
 try:
     from scripts.app.page import WordsPage

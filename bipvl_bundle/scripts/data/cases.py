@@ -8,6 +8,10 @@ from typing import Any
 LABEL_WORDS = ("labels?", "lbls?", "segmentations?", "segm?", "masks?", "gt", "annotations?", "contours?")
 """Patterns of the words by which names of files tell a label map."""
 MASK_SUFFIX = ".nii.gz"
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+OTHER_SUFFIXES = (".nrrd", ".mha", ".mgz")
+"""NRRD and MetaImage, which need the package itk, and FreeSurfer's volumes."""
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *OTHER_SUFFIXES)
 Item = dict[str, Any]
 """Key "image": a path, or a list with one path a channel; often "label" or "reference", "case", "patient", "fold"."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.data.cases import Item, files_of, images_of
+from scripts.data.cases import IMAGE_SUFFIXES, Item, files_of, images_of
 from scripts.data.label_names import check_label_names
 from scripts.data.splits import fold_split, require_unseen
 from scripts.trust.parsing import read_mapping
@@ -15,7 +15,6 @@ from scripts.trust.plain import require_name, require_plain
 
 PathLike = str | os.PathLike[str]
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _KEPT = ("fold", "patient")
 
 
@@ -141,7 +140,7 @@ def datalist_entry(item: Item, folder: Path | None) -> Item:
 def case_name(filename: str) -> str:
     """Return a file's name without folder and (double) suffix."""
     name = Path(filename).name
-    for suffix in NIFTI_SUFFIXES:
+    for suffix in IMAGE_SUFFIXES:
         if name.endswith(suffix):
             return name[: -len(suffix)]
     return Path(name).stem

@@ -11,8 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from scripts.data.cases import Item, case_of, images_of
-from scripts.data.datalist import NIFTI_SUFFIXES
+from scripts.data.cases import IMAGE_SUFFIXES, Item, case_of, images_of
 from scripts.data.nifti import affine_in_mm, load_nifti
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ def _content(path: str, modified: int, size: int) -> tuple[str, float]:
     Of another file than NIfTI, the hash of its bytes.
     """
     found = hashlib.sha256()
-    if not path.endswith(NIFTI_SUFFIXES):
+    if not path.endswith(IMAGE_SUFFIXES):
         with open(path, "rb") as file:
             return hashlib.sha256(file.read()).hexdigest(), float("nan")
     image = load_nifti(path)

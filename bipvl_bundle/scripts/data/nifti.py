@@ -1,4 +1,4 @@
-"""Reading of NIfTI files: whole, in millimetres, and by one rule which of a header's transforms counts."""
+"""Reading of NIfTI files, and of others as if they were: whole, in millimetres, by one rule which transform counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from scripts.data.cases import OTHER_SUFFIXES
 from scripts.data.memory import require_memory
+from scripts.data.other_formats import header_of_other, load_other
+from scripts.data.unusable import UnusableFile
 from scripts.geometry.grid import corner_distance
 from scripts.messages.phrases import by, first_lines
 
@@ -45,12 +48,10 @@ _silent = logging.getLogger(f"{__name__}.silent")
 _silent.disabled = True
 
 
-class UnusableFile(ValueError):
-    """Error of a file that is damaged, impossible, or none that can be read; it names the file."""
-
-
 def load_nifti(path: str | os.PathLike[str]) -> Any:
-    """Load a `.nii` or `.nii.gz` file as a nibabel image; a compressed one is read to its end, so that damage is found.
+    """Load a file as a NIfTI image of nibabel; a compressed one is read to its end, so that damage is found.
+
+    Of another format than NIfTI (`OTHER_SUFFIXES`) the image is made in memory.
 
     The image's affine is in the unit of the header: see `affine_in_mm`.
 
@@ -59,7 +60,10 @@ def load_nifti(path: str | os.PathLike[str]) -> Any:
         UnusableFile: it is truncated or damaged, its header is impossible, or memory cannot hold it.
     """
     with _naming(Path(path)) as file:
-        return _loaded(file)
+        if not file.name.endswith(OTHER_SUFFIXES):
+            return _loaded(file)
+        _checked(header_of_other(file), file)
+        return load_other(file)
 
 
 def load_ras(path: str | os.PathLike[str]) -> Any:
@@ -76,8 +80,17 @@ def load_ras(path: str | os.PathLike[str]) -> Any:
 
 def read_header(path: str | os.PathLike[str]) -> Any:
     """Return the checked header of a NIfTI file without reading its voxels; raises the errors of `load_nifti`."""
-    with _naming(Path(path)) as file, _opened(file) as stream:
-        return _header(stream.read(HEADER_BYTES), file)
+    with _naming(Path(path)) as file:
+        if file.name.endswith(OTHER_SUFFIXES):
+            return _checked(header_of_other(file), file)
+        with _opened(file) as stream:
+            return _header(stream.read(HEADER_BYTES), file)
+
+
+def _checked(header: Any, file: Path) -> Any:
+    """Return the header of a file of another format after the checks of NIfTI headers."""
+    header["vox_offset"] = header.single_vox_offset
+    return _header(header.binaryblock, file)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.data.cases import LABEL_WORDS, Item
-from scripts.data.datalist import NIFTI_SUFFIXES, PathLike, absolute, case_name, load_datalist, require_unique
+from scripts.data.cases import IMAGE_SUFFIXES, LABEL_WORDS, Item
+from scripts.data.datalist import PathLike, absolute, case_name, load_datalist, require_unique
 from scripts.inference.layouts import folder_a_case, items_of
 from scripts.inference.outputs import is_mask
 from scripts.messages.phrases import some
@@ -19,10 +19,10 @@ MASK = re.compile(rf"(.+)[_\-. ](?:{'|'.join(LABEL_WORDS)})", re.IGNORECASE)
 
 
 def inference_items(path: PathLike, section: str = "test", channels: int = 1) -> list[Item]:
-    """Return the cases to segment: of one NIfTI file, a folder of NIfTI files, or a datalist.
+    """Return the cases to segment: of one image file, a folder of them, or a datalist.
 
     Args:
-        path: a `.nii` or `.nii.gz` file; a folder, whose NIfTI files are taken in the order of their names
+        path: a file of `IMAGE_SUFFIXES`; a folder, whose images are taken in the order of their names
             (hidden files and masks are not); or a datalist `.json`, the way to give several files a
             case.
         section: which list of a datalist.
@@ -32,22 +32,22 @@ def inference_items(path: PathLike, section: str = "test", channels: int = 1) ->
         `{"image": path or list of paths, "case": name}`, paths absolute.
 
     Raises:
-        FileNotFoundError: nothing at `path`, or a folder without NIfTI files.
+        FileNotFoundError: nothing at `path`, or a folder without images.
         ValueError: a file of another type, a malformed datalist, or two files of one case.
     """
     source = absolute(path)
     if not source.exists():
         raise FileNotFoundError(
-            f"There is nothing at '{source}'; expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}), a folder "
+            f"There is nothing at '{source}'; expected an image ({', '.join(IMAGE_SUFFIXES)}), a folder "
             "of them, or a datalist (.json)."
         )
     if source.is_dir():
         return _folder_items(source, channels)
     if source.suffix == ".json":
         return load_datalist(source, section, labelled=False)
-    if not source.name.endswith(NIFTI_SUFFIXES):
+    if not source.name.endswith(IMAGE_SUFFIXES):
         raise ValueError(
-            f"'{source}' is no input that can be read: expected a NIfTI file ({', '.join(NIFTI_SUFFIXES)}), "
+            f"'{source}' is no input that can be read: expected an image ({', '.join(IMAGE_SUFFIXES)}), "
             "a folder of them, or a datalist (.json). Convert it to NIfTI first."
         )
     return [{"image": str(source), "case": case_name(source.name)}]
@@ -74,12 +74,12 @@ def _image_of(path: Path) -> str | None:
 
 def _folder_items(folder: Path, channels: int) -> list[Item]:
     visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    files = _without_masks([p for p in visible if p.name.endswith(NIFTI_SUFFIXES)])
+    files = _without_masks([p for p in visible if p.name.endswith(IMAGE_SUFFIXES)])
     has_datalist = (folder / "dataset.json").is_file()
     items = items_of(files, channels) if files or has_datalist else folder_a_case(folder, channels)
     if not items:
         advice = "Give its dataset.json, or its folder of images." if has_datalist else "Nor do its subfolders."
         raise FileNotFoundError(
-            f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) among its {len(visible)} files. {advice}"
+            f"'{folder}' holds no image ({', '.join(IMAGE_SUFFIXES)}) among its {len(visible)} files. {advice}"
         )
     return require_unique(items, f"folder '{folder}'")

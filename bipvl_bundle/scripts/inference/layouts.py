@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.data.cases import LABEL_WORDS, Item
-from scripts.data.datalist import NIFTI_SUFFIXES, case_name
+from scripts.data.cases import IMAGE_SUFFIXES, LABEL_WORDS, Item
+from scripts.data.datalist import case_name
 from scripts.messages.phrases import some
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -37,7 +37,7 @@ def folder_a_case(folder: Path, channels: int = 1) -> list[Item]:
     """
     items = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name.endswith(NIFTI_SUFFIXES)]
+        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name.endswith(IMAGE_SUFFIXES)]
         images = [file for file in files if not file.name.startswith(".") and not LABEL.search(file.name.casefold())]
         if not images:
             continue

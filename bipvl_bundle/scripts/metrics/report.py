@@ -167,7 +167,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _stem(name: str) -> str:
-    for suffix in (".nii.gz", ".nii", ".mha", ".nrrd", ".npz", ".npy"):
+    for suffix in (".nii.gz", ".nii", ".mha", ".nrrd", ".mgz", ".npz", ".npy"):
         name = name.removesuffix(suffix)
     return name
 

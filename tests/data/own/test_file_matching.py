@@ -108,7 +108,7 @@ class TestMatchFiles:
         with pytest.raises(FileNotFoundError, match=r"no folder '.*nowhere' of images"):
             match_files(tmp_path / "nowhere", tmp_path)
         touch(tmp_path / "dicom", "1.dcm")
-        with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file .* found \.dcm\. Convert"):
+        with pytest.raises(FileNotFoundError, match=r"holds no image .* found \.dcm\. Convert"):
             match_files(tmp_path / "dicom", tmp_path)
         touch(tmp_path / "same", "a b")
         with pytest.raises(FileNotFoundError, match=r"none are labels; in one folder for both"):

@@ -392,7 +392,7 @@ class TestNnunetFolder:
         [
             ({"labels": {"0": "background"}}, "no `labels` with a background"),
             ({"labels": {"background": 0, "ignore": 3}}, "ignore label"),
-            ({"file_ending": ".png"}, r"no NIfTI \(.png\)"),
+            ({"file_ending": ".png"}, r"files of another kind than .* \(.png\)"),
             ({"labels": {"background": 0, "liver": "$1"}}, r"'liver' begins with"),
         ],
     )

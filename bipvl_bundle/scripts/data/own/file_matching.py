@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.data.cases import LABEL_WORDS
-from scripts.data.datalist import NIFTI_SUFFIXES
+from scripts.data.cases import IMAGE_SUFFIXES, LABEL_WORDS
 from scripts.messages.phrases import some
 
 IMAGE_WORDS = ("images?", "imgs?", "volumes?", "vol", "scans?", "orig", "raw")
@@ -44,20 +43,20 @@ class _Groups(NamedTuple):
         return self.images.keys() & self.labels.keys()
 
 
-def nifti_files(folder: Path, what: str) -> list[Path]:
-    """Return the NIfTI files in and below `folder` sorted by name, without hidden files.
+def image_files(folder: Path, what: str) -> list[Path]:
+    """Return the images in and below `folder` sorted by name, without hidden files.
 
     Raises:
         FileNotFoundError: there is no such folder, or none in it; `what` says what was looked for.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder '{folder}' of {what}; expected a folder of NIfTI files.")
+        raise FileNotFoundError(f"There is no folder '{folder}' of {what}; expected a folder of images (NIfTI).")
     visible = [p for p in sorted(folder.rglob("*")) if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
-    files = [p for p in visible if p.is_file() and p.name.endswith(NIFTI_SUFFIXES)]
+    files = [p for p in visible if p.is_file() and p.name.endswith(IMAGE_SUFFIXES)]
     if not files:
         found = ", ".join(sorted({"".join(p.suffixes[-2:]) for p in visible if p.is_file()})[:_NAMED]) or "no files"
         raise FileNotFoundError(
-            f"'{folder}' holds no NIfTI file ({', '.join(NIFTI_SUFFIXES)}) for {what}, found {found}. "
+            f"'{folder}' holds no image ({', '.join(IMAGE_SUFFIXES)}) for {what}, found {found}. "
             "Convert the volumes to NIfTI, or correct the path."
         )
     return files
@@ -71,7 +70,7 @@ def find_files(images: Path, labels: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         FileNotFoundError: a folder is absent or holds no NIfTI file of its kind.
     """
-    of_images, of_labels = nifti_files(images, "images"), nifti_files(labels, "labels")
+    of_images, of_labels = image_files(images, "images"), image_files(labels, "labels")
     if images.resolve() == labels.resolve():
         word = _word(LABEL_WORDS)
         of_labels = [path for path in of_labels if word.search(_stem(path, labels).casefold())]
@@ -125,7 +124,7 @@ def match_files(images: Path, labels: Path, channels: Sequence[str] = ()) -> tup
 def match_images(images: Path, channels: Sequence[str] = (), *, split_channels: bool = False) -> list[MatchedCase]:
     """Return the cases of a folder without labels; joins channel files if `split_channels`."""
     pattern = _channel_pattern(channels) if split_channels else None
-    files = nifti_files(images, "images")
+    files = image_files(images, "images")
     return _cases(_by_key(files, images, _Rule("", pattern)), {}, channels)
 
 
@@ -150,7 +149,7 @@ def _word(words: Sequence[str]) -> re.Pattern[str]:
 
 def _stem(path: Path, root: Path) -> str:
     name = path.relative_to(root).as_posix()
-    return next(name[: -len(suffix)] for suffix in NIFTI_SUFFIXES if name.endswith(suffix))
+    return next(name[: -len(suffix)] for suffix in IMAGE_SUFFIXES if name.endswith(suffix))
 
 
 def _key(stem: str, dropped: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.data.datalist import NIFTI_SUFFIXES
+from scripts.data.cases import IMAGE_SUFFIXES
 from scripts.trust.parsing import read_mapping
 from scripts.trust.plain import require_plain
 
@@ -47,10 +47,10 @@ def read_nnunet_folder(folder: Path) -> NnunetFolder:
             f"'{path}' has no `channel_names`, or no `labels` with a {BACKGROUND}, as nnU-Net's version 2 writes them. "
             "A Decathlon's folder needs no description: set `dataset_dir` to it."
         )
-    if IGNORE in labels or content.get("file_ending", ".nii.gz") not in NIFTI_SUFFIXES:
+    if IGNORE in labels or content.get("file_ending", ".nii.gz") not in IMAGE_SUFFIXES:
         raise ValueError(
-            f"'{path}' has an ignore label or files that are no NIfTI ({content.get('file_ending')}), which cannot "
-            "be read."
+            f"'{path}' has an ignore label, or files of another kind than {', '.join(IMAGE_SUFFIXES)} "
+            f"({content.get('file_ending')}), which cannot be read."
         )
     values = {str(name): _value(path, name, value) for name, value in labels.items() if name != BACKGROUND}
     return NnunetFolder(
@@ -72,7 +72,7 @@ def _value(path: Path, name: Any, value: Any) -> int | list[int]:
 
 
 def _if_there(folder: Path) -> Path | None:
-    has_files = folder.is_dir() and any(path.name.endswith(NIFTI_SUFFIXES) for path in folder.iterdir())
+    has_files = folder.is_dir() and any(path.name.endswith(IMAGE_SUFFIXES) for path in folder.iterdir())
     return folder if has_files else None
 
 

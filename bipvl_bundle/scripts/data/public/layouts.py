@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.data.cases import Item
-from scripts.data.datalist import NIFTI_SUFFIXES, load_datalist
+from scripts.data.cases import NIFTI_SUFFIXES, Item
+from scripts.data.datalist import load_datalist
 from scripts.messages.phrases import some
 from scripts.trust.parsing import read_mapping
 

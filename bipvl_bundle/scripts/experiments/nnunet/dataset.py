@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from monai.transforms import Compose
 
-from scripts.data.cases import Item, case_of, images_of
+from scripts.data.cases import NIFTI_SUFFIXES, Item, case_of, images_of
 from scripts.data.label_maps import LabelsToRegionsd
 from scripts.data.loading import load_volume
 from scripts.whole_file import write_text
@@ -72,9 +72,11 @@ def channel_files(item: Item) -> list[str]:
     """Return the images of a case as nnU-Net wants them, one file a channel.
 
     Raises:
-        ValueError: one file holds several channels.
+        ValueError: one file holds several channels, or is no NIfTI.
     """
     files = [str(path) for path in images_of(item)]
+    if not all(file.endswith(NIFTI_SUFFIXES) for file in files):
+        raise ValueError(f"'{files[0]}' is no NIfTI file, in which nnU-Net is given its images here. Convert it.")
     if len(nib.load(files[0]).shape) > 3:  # type: ignore[attr-defined]
         raise ValueError(
             f"'{files[0]}' holds several channels; nnU-Net reads one file a channel. Split the images, and list "
