@@ -13,6 +13,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from scripts.configuration.plan import require_same_plan
+from scripts.inference.room import require_room
 from scripts.networks.weights import read_checkpoint, record_of
 from scripts.words.sentences import exchange_sides
 from scripts.words.table import ConceptTable
@@ -42,11 +43,12 @@ class AveragingInferer(Inferer):
         ensemble: files of further models of the same configuration, such as those of other folds.
         like: the first model's file, whose plan the others must have.
         load: loads a file into a network, such as `load_model`; needed for an ensemble.
+        out_channels: of a network that does not tell its classes; the memory that they will take is foreseen.
 
     Raises:
         FileNotFoundError: at the first call, a file is absent.
         ValueError: at construction, another axis; at the first call, a file is no model, or one of another
-            configuration, or trained on a case that is to be unseen.
+            configuration, or trained on a case that is to be unseen; at a call, memory cannot hold the logits.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class AveragingInferer(Inferer):
         ensemble: Sequence[str | Path] = (),
         like: str | Path | None = None,
         load: Callable[..., Any] | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         if isinstance(mirror_axes, str) or not set(mirror_axes) <= {0, 1, 2}:
@@ -72,6 +75,7 @@ class AveragingInferer(Inferer):
         self.flips = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
         self.ensemble = [Path(path) for path in ensemble]
         self.like, self.load = like, load
+        self.out_channels = out_channels
         self.members: list[nn.Module] | None = None
 
     @property
@@ -81,6 +85,7 @@ class AveragingInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return logits B x C x H x W x D of images B x in_channels x H x W x D."""
+        self._require_room(inputs, network)
         if self.looks == 1:
             return self.inferer(inputs, network, *args, **kwargs)
         total: Tensor | None = None
@@ -95,6 +100,12 @@ class AveragingInferer(Inferer):
         assert total is not None
         mean = total.div_(len(networks) * len(self.flips))
         return mean.clamp_(min=SMALLEST).log_() if self.softmax else mean.logit_(eps=SMALLEST)
+
+    def _require_room(self, inputs: Tensor, network: Any) -> None:
+        concepts: ConceptTable | None = getattr(network, "concepts", None)
+        channels = self.out_channels if concepts is None else len(concepts.classes) + self.softmax
+        roi_size, windows = (getattr(self.inferer, name, None) for name in ("roi_size", "sw_batch_size"))
+        require_room(inputs, channels or 1, looks=self.looks, roi_size=roi_size or (), windows=windows or 1)
 
     def _look(
         self, image: Tensor, network: Any, flip: Sequence[int], order: list[int] | None, *args: Any, **kwargs: Any
