@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +18,10 @@ from ignite.engine import Engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.configuration.check import check_config
+from scripts.data.datalist import validation_items
 from scripts.data.phantom.dataset import ensure_phantom
 from scripts.training.engines import LossTerms
+from scripts.whole_file import read_rows
 
 Options = dict[str, Any]
 CONFIGS = Path(__file__).resolve().parents[2] / "bipvl_bundle" / "configs"
@@ -61,7 +65,7 @@ class Launched(NamedTuple):
         return {path.name.split(".17")[0].split(".tfevents")[0] for path in paths}
 
 
-def torchrun(run_id: str, *files: str, folder: Path, bundle_root: Path, options: Options) -> Launched:
+def torchrun(run_id: str, *files: str, folder: Path, bundle_root: Path, options: Options, status: int = 0) -> Launched:
     """`torchrun --nproc_per_node=2 -m monai.bundle run RUN_ID`, in a foreign folder."""
     outputs = {"output_dir": str(folder / "runs"), "ckpt_dir": str(folder / "models")}
     overlay = folder / f"{run_id}.yaml"
@@ -74,7 +78,7 @@ def torchrun(run_id: str, *files: str, folder: Path, bundle_root: Path, options:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     paths = [sorted((folder / "logs").rglob(f"{rank}/std*.log")) for rank in (0, 1)]
     logs = ["".join(path.read_text() for path in of_rank) for of_rank in paths]
-    assert done.returncode == 0, "\n".join([done.stderr, *logs])
+    assert done.returncode == status, "\n".join([done.stderr, *logs])
     return Launched(folder, logs)
 
 
@@ -190,6 +194,77 @@ def test_scores_are_those_of_one_process(
         assert [words in log for log in launched.logs] == [True, False], words
 
 
+@pytest.fixture
+def images(options: Options, pair: Launched, tmp_path: Path) -> Path:
+    """Seven volumes, and two files between them that are none."""
+    folder = tmp_path / "images"
+    shutil.copytree(Path(options["dataset_dir"]) / "imagesTr", folder)
+    for name in ("phantom_train_003a", "phantom_train_005a"):
+        (folder / f"{name}.nii.gz").write_bytes(b"no volume")
+    return folder
+
+
+@pytest.mark.slow
+def test_each_volume_is_segmented_once_with_the_files_of_one_process(
+    pair: Launched, bundle_root: Path, bundle_run: Callable[..., None], options: Options, images: Path, tmp_path: Path
+) -> None:
+    kept = ("text_encoder", "concepts_file", "roi_size", "spacing", "backbone#network#depths")
+    mine = {**{key: options[key] for key in kept}, "dataset_dir": str(images), "device": "cpu"}
+    mine |= {"ckpt_path": str(pair.folder / "models/model.pt")}
+    folders = [tmp_path / "pair", tmp_path / "single"]
+    for folder in folders:
+        folder.mkdir()
+    pair_options = {key: value for key, value in mine.items() if key != "device"}
+    places = {"folder": folders[0], "bundle_root": bundle_root}
+    files = ("inference.yaml", "multi_gpu_inference.yaml")
+    launched = torchrun("run", *files, **places, options=pair_options, status=1)
+    with pytest.raises(RuntimeError, match="2 of 9 cases failed"):
+        bundle_run("run", "inference.yaml", folder=folders[1], **mine)
+
+    found, expected = (_contents(folder / "runs/predictions") for folder in folders)
+    assert set(found) == set(expected)
+    assert {"failures.csv", "labels.csv", "volumes.csv"} <= set(found)
+    assert len(found) == 7 + 3
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert "2 of 9 cases failed" in launched.logs[0]
+    assert "cases failed" not in launched.logs[1]
+    assert sum(log.count("Traceback") for log in launched.logs[1:]) == 0
+
+    (images / "phantom_train_003a.nii.gz").unlink()
+    (images / "phantom_train_005a.nii.gz").unlink()
+    (folders[0] / "runs/predictions/phantom_train_002_seg.nii.gz").unlink()
+    torchrun("run", *files, **places, options=pair_options)
+    again = _contents(folders[0] / "runs/predictions")
+    assert "failures.csv" not in again
+    assert again["phantom_train_002_seg.nii.gz"] == expected["phantom_train_002_seg.nii.gz"]
+
+
+def _contents(folder: Path) -> dict[str, Any]:
+    """Of masks the voxels and the header, since a compressed file tells when it was made."""
+    paths = sorted(folder.iterdir())
+    volumes = {path.name: gzip.decompress(path.read_bytes()) for path in paths if path.suffix == ".gz"}
+    return volumes | {path.name: path.read_text() for path in paths if path.suffix == ".csv"}
+
+
+@pytest.mark.slow
+def test_a_case_that_fails_is_listed_and_the_others_are_scored(
+    pair: Launched, bundle_root: Path, options: Options, tmp_path: Path
+) -> None:
+    """Of three cases in two processes; the bad one is the only one of its process."""
+    data = tmp_path / "data"
+    shutil.copytree(options["dataset_dir"], data)
+    mine = {**options, "dataset_dir": str(data), "prepare_data": None, "report": False}
+    mine |= {"ckpt_path": str(pair.folder / "models/model.pt")}
+    cases = [item["case"] for item in validation_items(data, 1, 2, 0)]
+    (data / "imagesTr" / f"{cases[1]}.nii.gz").write_bytes(b"no volume")
+    overlays = ("train.yaml", "evaluate.yaml", "multi_gpu_evaluate.yaml")
+    launched = torchrun("evaluating", *overlays, folder=tmp_path, bundle_root=bundle_root, options=mine, status=1)
+    assert "1 of 3 cases failed" in launched.logs[0]
+    rows = read_rows(tmp_path / "runs/metrics/metrics_per_case.csv")
+    assert {row["case"] for row in rows} == {cases[0], cases[2]}
+    assert [row["case"] for row in read_rows(tmp_path / "runs/metrics/failures.csv")] == [cases[1]]
+
+
 @pytest.mark.slow
 def test_run_of_one_process_is_resumed_by_two(
     pair: Launched,
@@ -225,6 +300,7 @@ def test_run_of_one_process_is_resumed_by_two(
         ["train.yaml", "dataset_amos22.yaml", "multi_gpu_train.yaml"],
         ["train.yaml", "ablation_no_alignment.yaml", "multi_gpu_train.yaml"],
         ["train.yaml", "baseline_backbone.yaml", "evaluate.yaml", "multi_gpu_evaluate.yaml"],
+        ["inference.yaml", "dataset_amos22.yaml", "multi_gpu_inference.yaml"],
     ],
     ids="+".join,
 )

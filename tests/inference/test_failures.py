@@ -18,6 +18,7 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 import scripts.inference.failures as failures_module
+from scripts.inference.background import Background
 from scripts.inference.failures import SomeCasesFailed, run_cases
 from scripts.metrics import SegmentationMetricsHandler
 from scripts.training.memory_advice import MemoryAdvice
@@ -129,3 +130,31 @@ def test_of_two_processes_each_goes_on(tmp_path: Path, failing: list[int]) -> No
     scored = tmp_path / "eval/metrics_per_case.csv"
     found = {row["case"] for row in rows(scored)} if scored.exists() else set()
     assert found == {f"c{n}" for n in range(5) if n not in failing}
+
+
+def test_files_that_cannot_be_written_in_the_background_are_their_cases_failures(tmp_path: Path) -> None:
+    """Those of the first, of one in the middle and of the last case; the volume that does not load is in order, too."""
+    saved = []
+
+    def save(item: dict[str, Any]) -> dict[str, Any]:
+        if item["case"] in ("c0", "c4", "c6"):
+            raise OSError(f"No space left for {item['case']}")
+        saved.append(item["case"])
+        return item
+
+    background = Background(save)
+    items = [{"image": f"c{n}.nii.gz", "case": f"c{n}", "number": n} for n in (0, 2, 1, 4, 5, 6)]
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset(items, load), batch_size=1),
+        network=Network(),
+        inferer=SimpleInferer(),
+        postprocessing=background,
+    )
+    with pytest.raises(SomeCasesFailed, match="4 of 6 cases failed"):
+        run_cases(evaluator, tmp_path, background=background)
+    assert saved == ["c2", "c5"]
+    found = {row["case"]: row for row in rows(tmp_path / "failures.csv")}
+    assert set(found) == {"c0", "c1", "c4", "c6"}
+    assert found["c4"]["reason"].endswith("No space left for c4")
+    assert found["c6"]["file"] == "c6.nii.gz"

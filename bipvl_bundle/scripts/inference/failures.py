@@ -14,6 +14,7 @@ from monai.data import DataLoader, Dataset
 
 from scripts.configuration.errors import error_text
 from scripts.data.cases import Item, case_of, images_of
+from scripts.inference.background import Background
 from scripts.messages.phrases import some
 from scripts.metrics.report import check_output_folder
 from scripts.whole_file import read_rows, write_rows
@@ -29,7 +30,9 @@ class SomeCasesFailed(RuntimeError):
     """Error at the end of a run, all cases of which were tried."""
 
 
-def run_cases(evaluator: Any, folder: str | Path, *, keep: Any = None, last: bool = True) -> None:
+def run_cases(
+    evaluator: Any, folder: str | Path, *, keep: Any = None, background: Background | None = None, last: bool = True
+) -> None:
     """Run an evaluator over all its cases; those that fail are listed in `failures.csv`.
 
     A single case fails with its own error. Of several processes each goes on with its own cases, and all end with the
@@ -39,6 +42,7 @@ def run_cases(evaluator: Any, folder: str | Path, *, keep: Any = None, last: boo
         evaluator: a `monai.engines.Evaluator` on a `DataLoader` over a `Dataset` of items, one a batch.
         folder: of `failures.csv`, with the columns case, file and reason. One of an earlier run is taken away.
         keep: a metric that is told, by its attribute ``goes_on``, to keep the scores of the cases so far.
+        background: the evaluator's postprocessing, to be done while it segments the next case.
         last: end with the error; else `require_no_failures` is to be called at the end.
 
     Raises:
@@ -51,13 +55,14 @@ def run_cases(evaluator: Any, folder: str | Path, *, keep: Any = None, last: boo
     path.unlink(missing_ok=True)
     if not items:
         return
-    if len(items) == 1:
+    several = idist.get_world_size() > 1
+    if len(items) == 1 and not several:
         evaluator.run()
         return
-    if idist.get_world_size() > 1:
-        failures = _of_all(_run_all(evaluator, _own_cases(evaluator, items), keep))
+    if several:
+        failures = _of_all(_run_all(evaluator, _own_cases(evaluator, items), keep, background))
     else:
-        failures = _run_all(evaluator, items, keep)
+        failures = _run_all(evaluator, items, keep, background)
     if failures and idist.get_rank() == 0:
         write_rows(path, failures)
     if last:
@@ -96,9 +101,11 @@ def _of_all(failures: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return list({row["case"]: row for rows in gathered for row in rows}.values())
 
 
-def _run_all(evaluator: Any, items: Sequence[Item], keep: Any) -> list[dict[str, str]]:
+def _run_all(evaluator: Any, items: Sequence[Item], keep: Any, background: Background | None) -> list[dict[str, str]]:
     failures: list[dict[str, str]] = []
     progress = _Progress()
+    if background is not None:
+        background.begin()
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, progress.count)
     rest = list(items)
     while rest:
@@ -120,6 +127,9 @@ def _run_all(evaluator: Any, items: Sequence[Item], keep: Any) -> list[dict[str,
         # ended, and other processes wait for the scores of this one
         evaluator.fire_event(Events.EPOCH_COMPLETED)
         evaluator.fire_event(Events.COMPLETED)
+    if background is not None:
+        by_name = {case_of(item): item for item in items}
+        failures += [_row(by_name[case], error) for case, error in background.finish()]
     return failures
 
 
