@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.distributed as dist
-from monai.data import Dataset, DistributedSampler
 
 from scripts.data.cases import Item
 
@@ -20,6 +19,9 @@ def same_cases(items: Sequence[Item]) -> list[Item]:
     return listed[0]
 
 
-def each_once(dataset: Dataset) -> DistributedSampler:
-    """Return a sampler that gives each case to one process, and to none a second one; some may get none."""
-    return DistributedSampler(dataset, even_divisible=False, shuffle=False)
+def each_once(items: Sequence[Item]) -> Sequence[int]:
+    """Return the places of this process's cases, every n-th of n processes: a sampler that gives none a second time.
+
+    Of fewer cases than processes some get none, for which PyTorch's and MONAI's samplers have no way.
+    """
+    return range(dist.get_rank(), len(items), dist.get_world_size())
