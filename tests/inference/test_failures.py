@@ -155,6 +155,6 @@ def test_files_that_cannot_be_written_in_the_background_are_their_cases_failures
         run_cases(evaluator, tmp_path, background=background)
     assert saved == ["c2", "c5"]
     found = {row["case"]: row for row in rows(tmp_path / "failures.csv")}
-    assert set(found) == {"c0", "c1", "c4", "c6"}
+    assert list(found) == ["c0", "c1", "c4", "c6"]
     assert found["c4"]["reason"].endswith("No space left for c4")
     assert found["c6"]["file"] == "c6.nii.gz"

@@ -63,6 +63,8 @@ def run_cases(
         failures = _of_all(_run_all(evaluator, _own_cases(evaluator, items), keep, background))
     else:
         failures = _run_all(evaluator, items, keep, background)
+    places = {case_of(item): place for place, item in enumerate(items)}
+    failures.sort(key=lambda row: places[row["case"]])
     if failures and idist.get_rank() == 0:
         write_rows(path, failures)
     if last:
