@@ -1,4 +1,4 @@
-"""The page of an evaluation, as it is opened from a disk."""
+"""The pages of an evaluation and of a training, as they are opened from a disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.report.conftest import make_evaluated
+from torch.utils.tensorboard import SummaryWriter
 
 from scripts.report.run_page import write_run_page
+from scripts.report.training import write_training_page
+from scripts.whole_file import write_text
 
 pytestmark = pytest.mark.browser
 SHOWN = "#view[data-case]"
@@ -54,6 +57,21 @@ def test_every_picture_is_loaded(page: Any, report: Path) -> None:
     assert len(widths) == 4
     assert min(widths) > 100
     page.wait_for_selector(SHOWN)
+
+
+def test_page_of_a_training_opens_without_a_viewer(page: Any, tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path / "tensorboard") as writer:
+        for epoch in (1, 2):
+            writer.add_scalar("train_loss", 1 / epoch, epoch)
+            writer.add_scalar("val_mean_dice", 0.4 * epoch, epoch)
+    write_text(tmp_path / "training.json", json.dumps({"title": "phantom", "fold": 0, "classes": ["liver"]}))
+    page.goto(write_training_page(tmp_path).as_uri())
+    assert page.inner_text("h1") == "phantom: training"
+    assert page.locator("section h2").all_inner_texts() == ["What was run", "Validation", "Training"]
+    widths = page.eval_on_selector_all("img", "images => images.map((image) => image.naturalWidth)")
+    assert len(widths) == 1
+    assert widths[0] > 100
+    assert page.locator("#viewer").count() == 0
 
 
 def test_viewer_reacts_to_boxes_and_keys(page: Any, report: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from scripts.report.curves import curve_panels, curves_figure, read_curves
@@ -33,6 +35,15 @@ def test_a_resumed_run_counts_once(tmp_path: Path) -> None:
         with SummaryWriter(tmp_path, filename_suffix=f".{value}") as writer:
             writer.add_scalar("train_loss", value, 1, walltime=value)
     assert read_curves(tmp_path)["train_loss"] == ([1], [3.0])
+
+
+def test_reading_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        with SummaryWriter(tmp_path, filename_suffix=name) as writer:
+            writer.add_scalar("train_loss", 1.0, 1)
+    with caplog.at_level(logging.INFO):
+        assert read_curves(tmp_path)
+    assert caplog.text == ""
 
 
 def test_no_event_file_no_curve(tmp_path: Path) -> None:

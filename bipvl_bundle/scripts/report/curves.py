@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     if not any(folder.glob("events.out.tfevents.*")):
         return {}
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
+    library = logging.getLogger("tensorboard")
+    level = library.level
+    library.setLevel(logging.WARNING)  # it tells of each file
+    try:
+        events.Reload()
+    finally:
+        library.setLevel(level)
     curves = {}
     for name in events.Tags()["scalars"]:
         points = {event.step: event.value for event in sorted(events.Scalars(name), key=lambda event: event.wall_time)}

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,14 +15,15 @@ from monai.data import MetaTensor
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scripts.configuration.plan import versions
 from scripts.data.cases import Item, case_of, images_of
 from scripts.networks.bipvl_seg import BiPVLSeg
 from scripts.report.choice import mean_dice, typical_cases
+from scripts.report.facts import run_facts
 from scripts.report.kept_cases import Case, keep, write_index
 from scripts.report.model_files import patch_of, write_model_files
-from scripts.report.run_page import FACTS, FILES, PER_CASE, write_run_page
+from scripts.report.run_page import FACTS, PER_CASE, write_run_page
 from scripts.report.safely import or_warn
+from scripts.report.sections import FILES
 from scripts.report.volumes import write_volumes
 from scripts.whole_file import read_rows, write_text
 from scripts.words.table import ConceptTable
@@ -118,15 +114,10 @@ class EvaluationPage:
         print(f"written: {page}", flush=True)
 
     def _write_facts(self) -> None:
-        now = datetime.now(timezone.utc).astimezone()
         facts = {
             **self.facts,
             "cases": len(self.items),
-            "command": " ".join(["python", *map(_quoted, sys.orig_argv[1:])]),
-            "finished": now.isoformat(sep=" ", timespec="seconds"),
-            "seconds": round(time.monotonic() - self.begun, 1),
-            "machine": _machine(self.device),
-            "versions": versions(),
+            **run_facts(self.device, time.monotonic() - self.begun),
             "concepts": list(self.concepts.concepts),
         }
         write_text(self.folder / FACTS, json.dumps(facts, indent=2, default=str) + "\n")
@@ -146,13 +137,3 @@ class EvaluationPage:
 
 def _array(labels: torch.Tensor) -> Any:
     return (labels.as_tensor() if isinstance(labels, MetaTensor) else labels).cpu().numpy()
-
-
-def _quoted(word: str) -> str:
-    return f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word)
-
-
-def _machine(device: str | torch.device) -> str:
-    found = torch.device(device)
-    name = torch.cuda.get_device_name(found) if found.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {name}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from scripts.report.choice import mean_dice, most_different, typical_cases
 from scripts.report.page import Link, Page, Section, Table, picture, write_page
-from scripts.report.run_page import PAGE, PER_CASE, Rows, add_cases, number, read_rows
+from scripts.report.run_page import PAGE, PER_CASE, Rows, add_cases, read_rows
 from scripts.report.score_figure import score_figure
+from scripts.report.sections import number
 from scripts.report.viewer import legend
 
 MOST_MODELS = 5  # beside each other in a figure

@@ -25,7 +25,7 @@ TAKEN = (
 UNSAID = (
     *("_meta_", "imports", "bundle_root", "folder_name", "variant", "process_group", "rank", "start_weights"),
     *("output_dir", "ckpt_dir", "metrics_dir", "resume", "overwrite", "initialize", "training", "run", "finalize"),
-    *("network", "loss", "train#sampler", "train#dataloader#sampler", "train#dataloader#shuffle"),
+    *("network", "loss", "train#sampler", "train#dataloader#sampler", "train#dataloader#shuffle", "report"),
 )
 """What it takes anew without a word: how it is called and in how many processes, what wraps `network_def` and
 `loss_def`, and deals out the cases."""
