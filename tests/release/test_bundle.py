@@ -94,6 +94,24 @@ class TestConfigs:
         assert train["loss_def"]["alignment"]["local_weight"] == 0
         assert not {"loss_def", "learning_rate", "prepare_data"} & set(inference)
 
+    def test_segment_and_score_by_the_options_of_the_description(
+        self, describe: Describe, tiny_options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        looks = {"mirror_axes": [0], "keep_largest": ["liver"], "remove_smaller": {"spleen": 0.5}}
+        out = release_bundle(str(describe(options={**tiny_options, **looks})), str(tmp_path))
+        for files in (["inference.yaml"], ["train.yaml", "evaluate.yaml"]):
+            parser = ConfigParser()
+            parser.read_config([str(out / "configs" / name) for name in files])
+            assert {key: parser.get(key) for key in looks} == looks
+            assert check_config([str(out / "configs" / name) for name in files]) == []
+        assert "mirror_axes" not in yaml.safe_load((out / "configs/train.yaml").read_text())
+        text = (out / "configs/evaluate.yaml").read_text()
+        assert "\nmirror_axes: [0] # also look at mirrored images" in text
+        page = (out / "README.md").read_text()
+        assert 'By default inference goes by `keep_largest: ["liver"]`, `mirror_axes: [0]`, `remove_smaller:' in page
+        assert "which takes 2 times as long" in page
+        assert "The scores above were taken with none of them." in page
+
     def test_name_no_place_outside_the_bundle(self, bundle: Path, tiny_bert: Path, bundle_root: Path) -> None:
         for path in [*bundle.glob("configs/*"), *bundle.glob("docs/*"), bundle / "README.md"]:
             if path.is_file():
@@ -186,19 +204,22 @@ class TestMonai:
 
     @pytest.mark.slow
     def test_is_measured_where_it_is_released_and_goes_on_training(
-        self, describe: Describe, weights: Path, tmp_path: Path
+        self, describe: Describe, tiny_options: dict[str, Any], weights: Path, tmp_path: Path
     ) -> None:
         make_phantom(tmp_path / "data", num_training=3, num_test=2, progress=False)
-        path = describe(figures=None)
+        path = describe(figures=None, options={**tiny_options, "mirror_axes": [0]})
         out = release_bundle(str(path), str(tmp_path), ckpt_path=str(weights), dataset_dir=str(tmp_path / "data"))
         record = json.loads((out / "docs/figures.json").read_text())
         assert record["precision"] == "float16"  # the weights were rounded to it before
+        assert record["settings"] == {"mirror_axes": [0]}
+        assert "The scores above were taken" not in (out / "README.md").read_text()
         assert len((out / "docs/metrics_per_case.csv").read_text().splitlines()) == 1 + 2 * 8
         table = (out / "docs/reading.md").read_text()
         assert "| meaningless words |" in table.replace("  ", " ")
         assert table in (out / "README.md").read_text()
         assert not list(out.rglob("__pycache__"))
-        path = describe(weights=str(out / "models/model.pt"), figures=str(out / "docs"))
+        changes = {"weights": str(out / "models/model.pt"), "figures": str(out / "docs")}
+        path = describe(options={**tiny_options, "mirror_axes": [0]}, **changes)
         again = release_bundle(str(path), str(tmp_path / "again"))
         assert (again / "README.md").read_text() == (out / "README.md").read_text()
         options = ["--dataset_dir", str(tmp_path / "data"), "--max_epochs", "1", "--val_interval", "1"]
@@ -277,6 +298,10 @@ class TestBadInput:
         other = {**tiny_options, "backbone#network#feature_size": 24}
         with pytest.raises(ValueError, match="does not fit the network"):
             release_bundle(str(describe(options=other)), str(tmp_path))
+
+    def test_files_of_other_models(self, describe: Describe, tiny_options: dict[str, Any], tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="set ensemble, which belong to a machine"):
+            release_bundle(str(describe(options={**tiny_options, "ensemble": ["/x.pt"]})), str(tmp_path))
 
     def test_option_of_a_machine(self, describe: Describe, tiny_options: dict[str, Any], tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="set ckpt_dir, which belong to a machine"):

@@ -20,12 +20,13 @@ from scripts.networks.weights import in_half, read_checkpoint, read_weights, rec
 from scripts.release.card import card, front_matter
 from scripts.release.description import BUNDLE_ROOT, Release, load_release
 from scripts.release.figures import READING, SCORES, Figures, measure, measure_reading, read_figures
-from scripts.release.flatten import ENTRIES, flatten, released, write_yaml
+from scripts.release.flatten import ENTRIES, flatten, released, way_of_segmenting, with_settings, write_yaml
 from scripts.release.metadata import metadata
 from scripts.release.reach import reached_files
 from scripts.release.space import write_space
-from scripts.report.run_page import FILES, write_run_page
+from scripts.report.run_page import write_run_page
 from scripts.report.safely import or_warn
+from scripts.report.sections import FILES
 from scripts.training.checkpoints import load_model
 from scripts.trust.digests import write_sums
 from scripts.trust.parsing import read_mapping
@@ -90,7 +91,7 @@ def release_bundle(
             figures = _recorded(release, source, draft)
         else:
             options = _split(parsers["train.yaml"], dataset_dir, evaluate_on)
-            figures = _measured(draft, source, scratch, options)
+            figures = replace(_measured(draft, source, scratch, options), settings=way_of_segmenting(release))
             if isinstance(network, BiPVLSeg):
                 print("testing whether it reads ...")
                 measure_reading(draft, draft / "models/model.pt", figures.folder, options=options)
@@ -159,6 +160,8 @@ def _network_alone(content: dict[str, Any]) -> dict[str, Any]:
 def _copy_parts(draft: Path, release: Release, parser: ConfigParser) -> None:
     for name in (*OVERLAYS, "logging.conf"):
         shutil.copyfile(BUNDLE_ROOT / "configs" / name, draft / "configs" / name)
+    evaluate = draft / "configs/evaluate.yaml"  # scored is what inference.yaml would write
+    evaluate.write_text(with_settings(evaluate.read_text("utf-8"), way_of_segmenting(release)), encoding="utf-8")
     (draft / "configs/concepts").mkdir()
     dataset_name = _dataset_name(parser)
     shutil.copyfile(parser.get_parsed_content("concepts_file"), draft / "configs/concepts" / f"{dataset_name}.yaml")

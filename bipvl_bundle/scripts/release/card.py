@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -15,6 +17,7 @@ from scripts.messages.tables import markdown
 from scripts.networks.weights import count_parameters
 from scripts.release.description import Release
 from scripts.release.figures import METRICS, Figures
+from scripts.release.flatten import way_of_segmenting
 from scripts.words.table import ConceptTable
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -64,6 +67,7 @@ def card(
         table="\n".join(
             markdown(["class", *(title for _, title in METRICS.values()), "missed", "cases"], figures.rows())
         ),
+        segmenting=_segmenting(way_of_segmenting(release), figures.settings),
         reading="\n".join(figures.reading()) or "Not tested.",
         table_name=f"{dataset_name}.yaml",
         dataset_name=dataset_name,
@@ -76,6 +80,22 @@ def card(
         install=f"pip install torch=={metadata['pytorch_version']}\npip install {' '.join(pins)}",
         references="\n".join(f"- {reference}" for reference in metadata["references"]),
     )
+
+
+def _segmenting(settings: Mapping[str, Any], scored: Mapping[str, Any]) -> str:
+    """Return a paragraph on how masks are made, and whether they were scored so; empty if by the defaults."""
+    texts = []
+    if settings:
+        texts.append(f"By default inference goes by {_listed(settings)}; options with other values replace them.")
+    if axes := settings.get("mirror_axes"):
+        texts.append(f"It averages over mirrored images, which takes {2 ** len(axes)} times as long as without.")
+    if dict(settings) != dict(scored):
+        texts.append(f"The scores above were taken with {_listed(scored) or 'none of them'}.")
+    return "\n\n" * bool(texts) + " ".join(texts)
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in settings.items())
 
 
 def front_matter(release: Release, figures: Figures, modality: str) -> str:

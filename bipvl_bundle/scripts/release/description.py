@@ -31,6 +31,7 @@ class Release:
         limits: what the model is not for, and where it will fail.
         overlays: config files on top of train.yaml and inference.yaml.
         options: on top of the overlays, as in the training; those that inference.yaml does not have are left out of it.
+            Of inference and evaluation alone: mirror_axes, keep_largest, remove_smaller, invert_mode.
         weights: the trained model, relative to the source bundle.
         figures: the folder with what an earlier release measured of these weights, relative to the source bundle.
         image_classes: what the network's input is, in words.

@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Figures:
         nsd_tolerance: mm.
         weights_sha256: of the file that was scored.
         precision: "float16" or "float32", as the weights are stored.
+        settings: of the inference that was scored, where they are no defaults, such as ``mirror_axes``.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Figures:
     nsd_tolerance: float
     weights_sha256: str
     precision: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def summaries(self) -> list[Summary]:
         """Return one summary per class, and last the mean of the classes."""
@@ -90,10 +92,10 @@ def read_figures(folder: Path, weights: Path) -> Figures:
 
 
 def _read_record(folder: Path) -> Figures:
-    path, known = folder / RECORD, {entry.name: entry.type for entry in fields(Figures)[1:]}
+    path, known = folder / RECORD, {entry.name: entry.type for entry in fields(Figures)[1:]} | {"settings": "dict"}
     content = read_mapping(path, f"a record of {', '.join(known)}")
     require_plain(content, f"'{path}'")
-    if {name: type(value).__name__ for name, value in content.items()} != known:
+    if {name: type(value).__name__ for name, value in {"settings": {}, **content}.items()} != known:
         raise ValueError(
             f"'{path}' holds {content}; expected {', '.join(f'{name} ({kind})' for name, kind in known.items())}. Give "
             "`dataset_dir` to have the model measured anew."

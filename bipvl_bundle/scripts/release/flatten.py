@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ PLACES = {  # where a released bundle keeps what its overlays kept elsewhere
 # Of a machine or of one run, and therefore not to be carried over from the options of a training.
 PRIVATE = {
     *("bundle_root", "dataset_dir", "ckpt_dir", "ckpt_path", "output_dir", "metrics_dir", "predictions_dir"),
-    *("device", "resume", "overwrite", "start_from", "process_group", "rank"),
+    *("device", "resume", "overwrite", "start_from", "process_group", "rank", "ensemble"),
 }
 
 
@@ -68,6 +70,26 @@ def _keys_of_the_other(entry: str) -> set[str]:
     """Return the keys that only the other entry file has, such as a learning rate for inference."""
     both = {name: set(ConfigParser.load_config_file(BUNDLE_ROOT / "configs" / name)) for name in ENTRIES}
     return set().union(*both.values()) - both[entry]
+
+
+def way_of_segmenting(release: Release) -> dict[str, Any]:
+    """Return the options by which masks are made from the network's output, such as ``mirror_axes``.
+
+    They are those of inference.yaml and evaluate.yaml that no training has.
+    """
+    train, *both = (
+        set(ConfigParser.load_config_file(BUNDLE_ROOT / "configs" / name)) for name in (*ENTRIES, "evaluate.yaml")
+    )
+    return {key: value for key, value in release.options.items() if key in set.intersection(*both) - train}
+
+
+def with_settings(text: str, settings: Mapping[str, Any]) -> str:
+    """Return the text of a configuration with other values at its top level; its comments stay."""
+    for key, value in settings.items():
+        line = f"{key}: {json.dumps(value)}".replace("\\", r"\\")
+        text, count = re.subn(rf"(?m)^{key}: .*?(?= #|$)", line, text)
+        assert count == 1, key
+    return text
 
 
 def released(parser: ConfigParser, dataset_name: str) -> dict[str, Any]:
