@@ -23,6 +23,8 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from scripts.configuration.plan import plan_of
+from scripts.data.image_kind import describe_images
 from scripts.data.phantom.dataset import draw_case
 from scripts.networks.weights import write_weights
 
@@ -85,7 +87,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, bundle_root: Path, awaken: Callable[..., Any]) -> Path:
-    """A copy of the bundle for small images, with random weights that read."""
+    """A copy of the bundle, with random weights that read; their file alone tells that they are for small images."""
     folder = tmp_path_factory.mktemp("served") / "small_bundle"
 
     def left_out(path: str, names: list[str]) -> set[str]:
@@ -93,19 +95,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, bundle_root: Path, awaken: 
         return {name for name in names if name in outputs or name == "__pycache__" or name.endswith(".pt")}
 
     shutil.copytree(bundle_root, folder, ignore=left_out)
-    for entry in ("train.yaml", "inference.yaml"):
-        path = folder / "configs" / entry
-        config = {**yaml.safe_load(path.read_text()), **SMALL}
-        config["backbone"]["network"]["depths"] = [1, 1, 1, 1]
-        if entry == "train.yaml":
-            config["learning_rate"] = 1e-3  # what a few steps make better and not worse
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path = folder / "configs/train.yaml"
+    config = {**yaml.safe_load(path.read_text()), "learning_rate": 1e-3}  # what a few steps make better and not worse
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
     parser = ConfigParser()
-    parser.read_config(str(folder / "configs/inference.yaml"))
-    parser["bundle_root"] = str(folder)
+    parser.read_config(str(path))
+    parser.update({**SMALL, "bundle_root": str(folder), "backbone#network#depths": [1, 1, 1, 1]})
+    images = tmp_path_factory.mktemp("images")
+    nib.save(draw_case(0, 0, 0).image, images / "case_0.nii.gz")
+    described = describe_images([{"image": str(images / "case_0.nii.gz")}])
     torch.manual_seed(0)
     network = awaken(parser.get_parsed_content("network_def"))
-    write_weights(network.state_dict(), folder / "models/model.pt")
+    record = {"plan": plan_of(parser.get()), "images": described}
+    write_weights(network.state_dict(), folder / "models/model.pt", record)
     return folder
 
 

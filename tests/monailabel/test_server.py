@@ -7,17 +7,22 @@ BIPVL_MONAILABEL_VENV names an environment that is there already; else the start
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+from scripts.networks.weights import write_weights
 from scripts.words.table import ConceptTable
 
 pytestmark = pytest.mark.monailabel
@@ -80,6 +85,45 @@ class TestInference:
         subprocess.run(command, cwd=server.bundle, check=True, capture_output=True)
         written = voxels(nib.load(tmp_path / "predictions/case_0_seg.nii.gz"))
         assert (voxels(server.infer("case_0")) == written).mean() > 0.999  # another numpy, perhaps another torch
+
+
+@contextmanager
+def added(server: Any, name: str, values: np.ndarray[Any, Any], voxel: list[float], folder: Path) -> Iterator[str]:
+    """An image among the studies, and afterwards not."""
+    nib.save(nib.Nifti1Image(values.astype(np.float32), np.diag([*voxel, 1.0])), folder / f"{name}.nii.gz")
+    content = (folder / f"{name}.nii.gz").read_bytes()
+    server.form(f"/datastore/image?image={name}", "PUT", "file", content, filename=f"{name}.nii.gz")
+    yield name
+    server.ask(f"/datastore/image?id={name}", "DELETE")
+
+
+class TestWhatTheModelWasMadeFor:
+    def test_an_image_of_another_size_or_kind_is_refused_unless_asked_for(self, server: Any, tmp_path: Path) -> None:
+        voxels_of = np.random.default_rng(0).uniform(-900, 300, size=(8, 8, 40))
+        for name, values, voxel, reason in (
+            ("long", voxels_of, [8.0, 8.0, 40.0], "'long' measures 1600 x 64 x 64 mm"),
+            ("other", voxels_of + 1000, [8.0, 8.0, 8.0], "'other' has no values below -200, unlike CT in HU"),
+        ):
+            with added(server, name, values, voxel, tmp_path):
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    server.infer(name)
+                told = json.loads(refused.value.read())["detail"]
+                assert refused.value.code == 400
+                assert reason in told
+                assert "set `other_images` to true" in told
+                assert server.infer(name, other_images=True).shape == values.shape
+
+    def test_a_model_of_another_network_is_refused_by_the_setting(self, server: Any) -> None:
+        state = torch.load(server.bundle / "models/model.pt", weights_only=True)
+        plan = copy.deepcopy(state.record["plan"])
+        plan["backbone"]["network"]["feature_size"] = 24
+        write_weights(state, server.bundle / "models/wider.pt", {"plan": plan})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            server.infer("case_0", model_filename="wider.pt")
+        (server.bundle / "models/wider.pt").unlink()
+        assert refused.value.code == 400
+        told = json.loads(refused.value.read())["detail"]
+        assert "'wider.pt' was trained with backbone#network#feature_size = 24, the first model with 12" in told
 
 
 class TestWords:
@@ -164,6 +208,10 @@ class TestTraining:
         assert (voxels(server.infer("case_2")) != before).any()
         assert np.array_equal(voxels(server.infer("case_2", model_filename="model_1.pt")), before)
         assert not (server.bundle / "data").exists(), "the phantom is not needed here"
+        new, old = (torch.load(path, weights_only=True).record for path in (model, model.with_name("model_1.pt")))
+        assert new["plan"]["spacing"] == old["plan"]["spacing"] == [8.0, 8.0, 8.0]
+        assert new["plan"]["backbone"] == old["plan"]["backbone"]
+        assert all(a >= b for a, b in zip(new["images"]["largest_mm"], old["images"]["largest_mm"], strict=True))
 
     def test_fine_tunes_on_too_few_labels_to_validate_on(self, server: Any, labels: Path) -> None:
         model = server.bundle / "models/model.pt"

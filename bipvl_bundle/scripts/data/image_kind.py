@@ -41,6 +41,19 @@ def describe_images(items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
+def join_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what describes the images of two trainings, the second of which went on from the first's model.
+
+    Args:
+        one: by `describe_images`; empty if the first model does not say.
+        other: of the second training, whose kind counts.
+    """
+    if not one or not other:
+        return dict(other or one)
+    longest = [max(pair) for pair in zip(one["largest_mm"], other["largest_mm"], strict=True)]
+    return {**other, "largest_mm": longest}
+
+
 def edges_mm(item: Item) -> list[float] | None:
     """Return the edges of a case's first image in mm, the longest first, from its header; None if nibabel has none."""
     try:
@@ -75,7 +88,7 @@ def require_similar_images(
     if not described:
         return
     largest = described["largest_mm"]
-    on = "If this is meant: --other_images True"
+    on = "If this is meant, set `other_images` to true (--other_images True)"
     for item in items:
         edges = edges_mm(item)
         if edges and any(edge > LARGER * known for edge, known in zip(edges, largest, strict=True)):

@@ -33,7 +33,7 @@ RESULT = "result"
 """The entry of a case that MONAI Label hands to the client beside the mask."""
 
 
-def request_options(concepts: ConceptTable, **options: str) -> dict[str, str]:
+def request_options(concepts: ConceptTable, **options: Any) -> dict[str, Any]:
     """Return the options that MONAI Label lists for the model, by name.
 
     "words of <class>": the words of a class, as one line. "classes": which are to be segmented, between semicolons,

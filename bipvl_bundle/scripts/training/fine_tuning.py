@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from scripts.data.fingerprints import is_among
+from scripts.data.image_kind import join_images
 from scripts.networks.weights import model_state, read_checkpoint, record_of
 from scripts.training.checkpoints import BestModel, load_model
 from scripts.training.distributed import unwrap
@@ -72,8 +73,9 @@ class StartingModel:
         new = next(name for n in count(1) if not (name := path.with_stem(f"{path.stem}_{n}")).exists())
         idist.barrier()  # all have found the same name
         self.best_model.path = new
-        seen = record_of(read_checkpoint(found, quiet=True)).get("trained_on", ())
-        self.best_model.trained_on = sorted({*seen, *self.best_model.trained_on})
+        old, record = record_of(read_checkpoint(found, quiet=True)), self.best_model.record
+        self.best_model.trained_on = sorted({*old.get("trained_on", ()), *self.best_model.trained_on})
+        record["images"] = join_images(old.get("images", {}), record.get("images", {}))
         logger.info("Fine-tuning of %s; %s stays in use until %s has proved no worse.", found, path.name, new.name)
 
     def _start(self) -> Path | None:

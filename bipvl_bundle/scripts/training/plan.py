@@ -85,6 +85,39 @@ def _merged(files: list[str]) -> dict[str, Any]:
     return parser.get()
 
 
+def follow_model(
+    parser: ConfigParser,
+    path: str | Path,
+    *,
+    defaults: Mapping[str, Any],
+    stated: Collection[str] = (),
+    free: Collection[str] = (),
+) -> list[str]:
+    """Let a configuration use a model as it was trained; return the settings that this changes.
+
+    Args:
+        parser: of the configuration, which is changed.
+        path: the model's file; one that does not say how it was trained changes nothing.
+        defaults: values that count as not stated; the configuration itself lets the model decide all.
+        stated: keys that the command line sets.
+        free: keys that may differ.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or a setting contradicts it; see `follow`.
+    """
+    record = record_of(read_checkpoint(path, quiet=True, keep=True))
+    if "plan" not in record:
+        logger.info("%s does not say how it was trained: the settings of this run are used as they are.", path)
+        return []
+    plan = {**record["plan"], **_of_data_set(record, parser.get("dataset_name"), path)}
+    written = record.get("written", {})
+    changed = follow(parser, plan, written=written, defaults=defaults, stated=stated, free=free)
+    if changed:
+        logger.info("Used as the model was trained: %s.", ", ".join(changed))
+    return changed
+
+
 def follow_plan(path: str | Path, entry: str, not_as_trained: Collection[str] = ()) -> None:
     """Let the running configuration use a model as it was trained; to be a step of ``initialize`` before others.
 
@@ -95,23 +128,11 @@ def follow_plan(path: str | Path, entry: str, not_as_trained: Collection[str] = 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, or a setting contradicts it; see `follow`.
+        ValueError: as for `follow_model`.
     """
-    workflow, record = running_workflow(), record_of(read_checkpoint(path, quiet=True, keep=True))
+    workflow = running_workflow()
     if workflow is None:
-        return
-    if "plan" not in record:
-        logger.info("%s does not say how it was trained: the settings of this run are used as they are.", path)
         return
     file = workflow.config_root_path / entry
     defaults = ConfigParser.load_config_file(file) if file.is_file() else {}
-    changed = follow(
-        workflow.parser,
-        {**record["plan"], **_of_data_set(record, workflow.parser.get("dataset_name"), path)},
-        written=record.get("written", {}),
-        defaults=defaults,
-        stated=running_options(),
-        free=not_as_trained,
-    )
-    if changed:
-        logger.info("Used as the model was trained: %s.", ", ".join(changed))
+    follow_model(workflow.parser, path, defaults=defaults, stated=running_options(), free=not_as_trained)

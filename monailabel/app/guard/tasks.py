@@ -21,6 +21,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.generic import name_to_device, remove_file
 
 from guard.digests import check_digest  # the bundle's, put here by start.sh
+from guard.plans import require_same_network, require_similar_image, trained_with
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Inference(BundleInferTask):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._sound: dict[str, tuple[int, int]] = {}
         self._held: dict[str, str] = {}
+        self._followed: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         super().__init__(*args, **{"load_strict": True, **options})
 
     def config(self) -> dict[str, Any]:
@@ -56,20 +58,51 @@ class Inference(BundleInferTask):
         files = sorted(path.name for path in Path(self.path[0]).parent.glob("*.pt"))
         return {**self._config, "model_filename": sorted(files, key=lambda name: name != "model.pt")}
 
+    def _load_bundle_config(self, path: str, config: str) -> ConfigParser:
+        """The configuration with the settings of models/model.pt, by which the network is built."""
+        parser = super()._load_bundle_config(path, config)
+        model = Path(path) / "models/model.pt"
+        try:
+            parser.config.update(trained_with(path, parser.get(), model) if model.is_file() else {})
+        except ValueError as error:
+            logger.error("Requests will be refused: %s", error)
+        self.built = copy.deepcopy(parser.get())
+        return parser
+
+    def _settings(self, path: Path) -> dict[str, Any]:
+        """The settings of a model, which are those of model.pt where its file does not say."""
+        self._check(path)
+        known = self._followed.get(path.name)
+        if known is None or known[0] != self._sound[path.name]:
+            settings = trained_with(self.bundle_path, self.built, path)
+            require_same_network(self.bundle_path, self.built, {**self.built, **settings}, path.name)
+            self._followed[path.name] = known = self._sound[path.name], settings
+        return copy.deepcopy(known[1])
+
+    def _model(self, data: Mapping[str, Any] | None) -> Path:
+        """The model's file that a request chooses, if it does."""
+        chosen = (data or {}).get("model_filename")
+        chosen = chosen[0] if isinstance(chosen, list) and chosen else chosen
+        return Path(self.path[0]).with_name(chosen) if chosen else Path(self.get_path())
+
     def __call__(self, request: Mapping[str, Any], callbacks: Any = None) -> Any:
         alone = copy.copy(self)  # shares the networks
-        alone.bundle_config = ConfigParser(copy.deepcopy(self.bundle_config.get()))
         # The words of a request are read where they come with the image; no configuration need hold them.
         options = getattr(self, "displayable_configs", {})
         alone.displayable_configs = {name: value for name, value in options.items() if not name.startswith(ASKED)}
+        request = {**self.config(), **request}
         with ONE_AT_A_TIME:
-            file, answer = super(Inference, alone).__call__({**self.config(), **request}, callbacks)
+            settings = self._settings(self._model(request))
+            alone.bundle_config = ConfigParser({**copy.deepcopy(self.bundle_config.get()), **settings})
+            file, answer = super(Inference, alone).__call__(request, callbacks)
         if "classes" in answer:  # other ones than the model lists
             answer["label_names"] = answer.pop("classes")
         return file, answer
 
     def run_pre_transforms(self, data: Any, transforms: Sequence[Callable[..., Any]]) -> Any:
         try:
+            if data.get("other_images") is False:  # the bundle lists the option
+                require_similar_image(str(data["image"]), self._model(data))
             return super().run_pre_transforms(data, transforms)
         except MemoryError:
             raise
@@ -77,9 +110,7 @@ class Inference(BundleInferTask):
             raise BadImage(reason_of(error)) from error
 
     def _get_network(self, device: str, data: Any) -> Any:
-        chosen = (data or {}).get("model_filename")
-        chosen = chosen[0] if isinstance(chosen, list) and chosen else chosen
-        path = Path(self.path[0]).with_name(chosen) if chosen else Path(self.get_path())
+        path = self._model(data)
         self._check(path)
         if self._held.get(device) != path.name:  # MONAI Label tells files apart by their time alone
             self._networks.pop(device, None)
@@ -126,6 +157,8 @@ class Training(BundleTrainTask):
             raise ValueError("There is nothing to learn from: no label was submitted yet.")
         alone = copy.copy(self)
         alone.bundle_config = ConfigParser(copy.deepcopy(self.bundle_config.get()))
+        chosen = request.get("model_filename", "model.pt")
+        alone.start = Path(self.bundle_path) / "models" / (chosen[0] if isinstance(chosen, list) else chosen)
         self.outcome.unlink(missing_ok=True)
         try:
             return super(Training, alone).__call__(request, datastore)
@@ -136,7 +169,11 @@ class Training(BundleTrainTask):
             raise
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        """Train in the folder of the models that are served; a new one replaces the old one if it is no worse."""
+        """Train in the folder of the models that are served; a new one replaces the old one if it is no worse.
+
+        The settings are those of the model that the training starts from.
+        """
+        overrides |= trained_with(self.bundle_path, self.bundle_config.get(), self.start)
         overrides |= {"ckpt_dir": str(Path(self.bundle_path) / "models"), "overwrite": True}
         return overrides
 
