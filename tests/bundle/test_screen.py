@@ -13,6 +13,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
+
+from scripts.data.phantom.dataset import make_phantom
 
 Options = dict[str, Any]
 Screen = Callable[..., tuple[int, str]]
@@ -64,6 +67,26 @@ def test_inference_writes_what_it_can_and_ends_with_the_reason(
     assert re.search(r"\nb,.*b\.nii\.gz,.*expected finite voxels, found 0 NaN and 1 infinite", reasons)
     assert "Traceback" not in said
     assert "terminating" not in said
+
+
+def test_postprocessing_is_chosen_on_the_cases_that_can_be_read(
+    screen: Screen, bundle_root: Path, tmp_path: Path
+) -> None:
+    amounts = {"num_training": 1, "num_test": 3, "progress": False}
+    make_phantom(tmp_path / "data", **amounts)
+    first = sorted((tmp_path / "data/imagesTs").iterdir())[0]
+    image = nib.load(first)
+    nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, dtype=np.float32), image.affine), first)
+    options = {"dataset_dir": tmp_path / "data", "evaluate_on": "test", "ckpt_dir": bundle_root / "models"}
+    options |= {f"prepare_data#{key}": value for key, value in amounts.items()}
+    files = ("train.yaml", "evaluate.yaml", "report_postprocessing.yaml")
+    status, said = screen("report_postprocessing", *files, **options)
+    assert status == 1
+    assert re.search(r"\nError: 1 of 3 cases failed: .* The others are done; .*\n\Z", said)
+    written = tmp_path / "runs/metrics/postprocessing"
+    assert len((written / "postprocessing.csv").read_text().splitlines()) == 1 + 8
+    assert set(yaml.safe_load((written / "postprocessing.yaml").read_text())) == {"keep_largest", "remove_smaller"}
+    assert len((written / "failures.csv").read_text().splitlines()) == 2
 
 
 def test_misspelt_option_is_the_last_line(screen: Screen) -> None:

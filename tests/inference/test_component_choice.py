@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from monai.data import MetaTensor, list_data_collate
+from ignite.engine import Engine
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from scripts.data.components import CleanComponentsd
 from scripts.inference.component_choice import ComponentChoice, best_rule
@@ -26,7 +27,7 @@ def case(stray: bool) -> dict[str, torch.Tensor]:
     return list_data_collate([item])
 
 
-def logits(image: torch.Tensor, network: torch.nn.Module) -> MetaTensor:
+def logits(image: torch.Tensor) -> MetaTensor:
     return MetaTensor(torch.nn.functional.one_hot(image[:, 0].long(), 3).movedim(-1, 1).float())
 
 
@@ -35,15 +36,26 @@ def to_labels(item: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {**item, "pred": MetaTensor(labels.as_subclass(torch.Tensor), affine=item["reference"].affine)}
 
 
+def chosen_on(cases: list[dict[str, torch.Tensor]], folder: Path) -> ComponentChoice:
+    """The choice after an evaluator has segmented the cases."""
+
+    def segment(engine: Engine, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        engine.state.batch = decollate_batch({**batch})
+        return [to_labels({**item, "pred": logits(batch["image"])[0]}) for item in engine.state.batch]
+
+    engine, choice = Engine(segment), ComponentChoice(NAMES, output_dir=folder)
+    choice.attach(engine)
+    engine.run(cases)
+    return choice
+
+
 def test_rules_are_chosen_where_they_help_alone(tmp_path: Path) -> None:
     cases = [case(True), case(False)]
-    choice = ComponentChoice(torch.nn.Identity(), cases, logits, to_labels, NAMES, output_dir=tmp_path)
-    assert choice.run() == {"liver": "largest component"}
+    choice = chosen_on(cases, tmp_path)
+    assert choice.write() == {"liver": "largest component"}
     options = yaml.safe_load((tmp_path / "postprocessing.yaml").read_text())
     assert options == {"keep_largest": ["liver"], "remove_smaller": {}}
-    item = to_labels(
-        {**cases[0], "pred": logits(cases[0]["image"], choice.network)[0], "reference": cases[0]["reference"][0]}
-    )
+    item = to_labels({**cases[0], "pred": logits(cases[0]["image"])[0], "reference": cases[0]["reference"][0]})
     cleaned = CleanComponentsd("pred", NAMES, **options)(item)["pred"]
     assert torch.equal(cleaned.as_tensor().float(), cases[0]["reference"][0].as_tensor())
     rows = (tmp_path / "postprocessing.csv").read_text().splitlines()
@@ -61,4 +73,10 @@ def test_rule_that_harms_a_case_is_not_chosen() -> None:
 
 def test_no_case(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no case to choose on"):
-        ComponentChoice(torch.nn.Identity(), [], logits, to_labels, NAMES, output_dir=tmp_path).run()
+        ComponentChoice(NAMES, output_dir=tmp_path).write()
+
+
+def test_class_that_is_not_labelled_in_a_case_is_judged_on_the_others(tmp_path: Path) -> None:
+    unlabelled = {**case(False), "labelled": torch.tensor([[False, True]])}
+    unlabelled["reference"] = unlabelled["reference"] * 0
+    assert chosen_on([case(True), unlabelled], tmp_path).write() == {"liver": "largest component"}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from monai.data import decollate_batch
+from ignite.engine import Engine, Events
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
 from scripts.data.components import kept_components, volume_of_voxel
 from scripts.messages.tables import aligned
@@ -28,52 +27,48 @@ FILE = "postprocessing.yaml"
 
 
 class ComponentChoice:
-    """Segments labelled cases, and chooses for each class what to do with its components.
+    """Ignite handler that chooses for each class what to do with its components; attach it to an evaluator.
 
-    Tried are the largest component alone, and components from 0.05, 0.5 and 5 mL on. A rule is chosen if it raises the
-    mean DSC by more than 0.001 and worsens no case by more than that. Writes `postprocessing.csv`, and
-    `postprocessing.yaml`, an overlay with what was chosen.
+    Scored is what the evaluator makes of each case, label maps on the grid of the reference. Tried are the largest
+    component alone, and components from 0.05, 0.5 and 5 mL on. A rule is chosen if it raises the mean DSC by more than
+    0.001 and worsens no case by more than that. `write` makes `postprocessing.csv`, and `postprocessing.yaml`, an
+    overlay with what was chosen.
 
     Args:
-        network: a trained one.
-        dataloader: batches of one case, with "image" and "reference".
-        inferer: such as a sliding window.
-        postprocessing: from "pred", logits, to labels on the grid of the reference.
         class_names: the classes, labels 1, 2, ... or channels.
         softmax: whether classes exclude each other.
-        device: where the network is.
         output_dir: of the two files.
-
-    Raises:
-        ValueError: there is no case.
-        OSError: the folder cannot be written to.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        dataloader: Iterable[Any],
-        inferer: Any,
-        postprocessing: Any,
-        class_names: Sequence[str],
-        *,
-        softmax: bool = True,
-        device: str | torch.device = "cpu",
-        output_dir: str | Path,
-    ) -> None:
-        self.network = network.eval()
-        self.dataloader, self.inferer, self.postprocessing = dataloader, inferer, postprocessing
+    def __init__(self, class_names: Sequence[str], *, softmax: bool = True, output_dir: str | Path) -> None:
         self.class_names, self.softmax = list(class_names), softmax
-        self.device = device
         self.output_dir = Path(output_dir)
+        self.found: list[NDArray[np.float64]] = []
 
-    def run(self) -> dict[str, str]:
-        """Segment all cases, write and print the choice; return the rule of each class that has one."""
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Score the cases of an iteration; each has "pred" and "reference"."""
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        for source, case in zip(batch, output, strict=True):
+            self.found.append(self._scores({**source, **case}))
+
+    def write(self) -> dict[str, str]:
+        """Write and print the choice; return the rule of each class that has one.
+
+        Raises:
+            ValueError: no case was scored.
+            OSError: the folder cannot be written to.
+        """
         check_output_folder(self.output_dir)
-        found = [self._scores(batch) for batch in tqdm(self.dataloader, desc="postprocessing", unit="case")]
-        if not found:
-            raise ValueError("There is no case to choose on; check `dataset_dir`, `fold` and `evaluate_on`.")
-        scores = np.stack(found)  # cases x classes x rules
+        if not self.found:
+            raise ValueError(
+                "There is no case to choose on; check `dataset_dir`, `fold` and `evaluate_on`. Cases that failed are "
+                f"listed in {self.output_dir}."
+            )
+        scores = np.stack(self.found)  # cases x classes x rules
         chosen = {}
         for number, name in enumerate(self.class_names):
             rule = best_rule(scores[:, number])
@@ -93,18 +88,14 @@ class ComponentChoice:
         print(f"written: {self.output_dir / FILE}, an overlay for inference.yaml and evaluate.yaml")
         return chosen
 
-    @torch.no_grad()
-    def _scores(self, batch: dict[str, Any]) -> NDArray[np.float64]:
-        batch["pred"] = self.inferer(batch["image"].to(self.device), self.network)
-        (case,) = decollate_batch(batch)
-        case = self.postprocessing(case)
+    def _scores(self, case: Mapping[str, Any]) -> NDArray[np.float64]:
         prediction, reference = case["pred"], case["reference"].as_subclass(Tensor)
-        volume = volume_of_voxel(prediction)
-        table = []
-        for number in range(len(self.class_names)):
+        volume, labelled = volume_of_voxel(prediction), case.get("labelled", [True] * len(self.class_names))
+        table = np.full((len(self.class_names), len(_rules())), np.nan)
+        for number in np.flatnonzero(labelled).tolist():
             found, wanted = (self._mask(labels, number) for labels in (prediction.as_subclass(Tensor), reference))
-            table.append(rule_scores(found, wanted, volume))
-        return np.array(table)
+            table[number] = rule_scores(found, wanted, volume)
+        return table
 
     def _mask(self, labels: Tensor, number: int) -> NDArray[np.bool_]:
         return np.asarray((labels[0] == number + 1 if self.softmax else labels[number] != 0).cpu().numpy())
