@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -233,3 +233,31 @@ def test_absent_list_names_the_command_that_makes_it(tmp_path: Path) -> None:
         FileNotFoundError, match=r"no datalist .*datalist_amos22\.json.*python -m scripts\.cli datalist"
     ):
         load_datalist(tmp_path / "datalist_amos22.json")
+
+
+class TestFilesThatServeTwice:
+    ENTRY: ClassVar[dict[str, Any]] = {"image": "a.nii.gz", "label": "b.nii.gz"}
+
+    @pytest.mark.parametrize(
+        ("entries", "message"),
+        [
+            ([{"image": "a.nii.gz", "label": "a.nii.gz"}], r"has '.*/a\.nii\.gz' as an image and as a label"),
+            ([ENTRY, {"image": "b.nii.gz", "label": "c.nii.gz"}], r"has '.*/b\.nii\.gz' as an image and as a label"),
+            (
+                [{**ENTRY, "case": "x"}, {**ENTRY, "case": "y"}],
+                r"has the image '.*/a\.nii\.gz' twice, as the cases 'x' and 'y'.*the same 'patient'",
+            ),
+            ([{**ENTRY, "patient": {}}], r"has the patient \{\}; expected a name or a number"),
+        ],
+    )
+    def test_are_refused(self, tmp_path: Path, entries: list[dict[str, Any]], message: str) -> None:
+        touch(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+        write(tmp_path, {"training": entries})
+        with pytest.raises(ValueError, match=message):
+            load_datalist(tmp_path)
+
+    def test_one_image_of_one_patient_may_have_two_readers(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+        both = [{**self.ENTRY, "case": "x", "patient": 1}, {"image": "a.nii.gz", "label": "c.nii.gz", "patient": 1}]
+        write(tmp_path, {"training": both})
+        assert [item["case"] for item in load_datalist(tmp_path)] == ["x", "a"]

@@ -54,6 +54,10 @@ def test_names_that_agree_and_none_at_all_pass(labels: Any, classes: list[str]) 
         ({"1": "liver", "two": "right kidney"}, "label value 'two' for 'right kidney'"),
         ({"0": "liver", "1": "right kidney", "2": "left kidney"}, "calls label 0 'liver', which is a class"),
         ({"1": "background", "2": "right kidney", "3": "left kidney"}, "names the labels 1 background, 2 right"),
+        (["background", "liver", "left kidney", "right kidney"], "calls label 2 'left kidney'"),
+        ({"1": None, "2": "right kidney", "3": "left kidney"}, "calls label 1 None; expected a name"),
+        ({"1": {"name": "liver"}, "2": "right kidney"}, "calls label 1 {'name': 'liver'}; expected a name"),
+        ({"liver": 1.5, "right kidney": 2, "left kidney": 3}, "label value '1.5' for 'liver'"),
         ({"1": "background"}, "names the labels 1 background"),
         ({"1": "aorta", "2": "spleen", "3": "heart"}, "none of the classes of the concept table is called so"),
     ],
@@ -66,6 +70,12 @@ def test_names_of_other_classes_are_refused(labels: Any, message: str) -> None:
 def test_a_name_that_no_class_shares_a_word_with_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     check_label_names({"1": "hepar", "2": "right kidney", "3": "left kidney"}, KIDNEYS, "d.json")
     assert caplog.messages == ["d.json: label 1 is 'hepar', class 1 'liver'."]
+
+
+@pytest.mark.parametrize("labels", [["liver", "right kidney", "left kidney"], "liver"])
+def test_what_tells_no_values_is_said(labels: Any, caplog: pytest.LogCaptureFixture) -> None:
+    check_label_names(labels, KIDNEYS, "d.json")
+    assert caplog.messages == ["d.json: 'labels' are not compared with the classes; expected names by values."]
 
 
 def test_numbers_that_transforms_make_are_not_those_of_the_files() -> None:

@@ -116,3 +116,15 @@ def test_numbers_that_are_no_channels(tmp_path: Path, names: list[str]) -> None:
     assert [item["case"] for item in inference_items(tmp_path)] == names
     touch(tmp_path / "one", "x_0000.nii.gz", "y_0000.nii.gz")
     assert [item["case"] for item in inference_items(tmp_path / "one")] == ["x", "y"]
+
+
+def test_link_that_leads_nowhere_is_a_case_and_not_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz")
+    (tmp_path / "b.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    assert [item["case"] for item in inference_items(tmp_path)] == ["a", "b"]
+
+
+def test_name_with_a_line_break_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a\nb.nii.gz")
+    with pytest.raises(ValueError, match=r"The name of a case in folder '.*' has the invisible character U\+000A"):
+        inference_items(tmp_path)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.data.cases import IMAGE_SUFFIXES, Item, files_of, images_of
+from scripts.data.cases import IMAGE_SUFFIXES, Item, files_of, images_of, patient_of
 from scripts.data.label_names import check_label_names
 from scripts.data.splits import fold_split, require_unseen
 from scripts.trust.parsing import read_mapping
-from scripts.trust.plain import require_name, require_plain
+from scripts.trust.plain import require_name, require_plain, require_text
 
 PathLike = str | os.PathLike[str]
 
@@ -39,12 +39,13 @@ def load_datalist(
 
     Raises:
         FileNotFoundError: no such folder, no `dataset.json` in it, or an entry's file is absent.
-        ValueError: the file is no datalist, the section is absent or empty, an entry is malformed, or two
-            entries are the same case.
+        ValueError: the file is no datalist, the section is absent or empty, an entry is malformed, two entries are
+            the same case or, of different patients, have one image, or an image is also a label.
     """
     path = _datalist_path(dataset_dir)
     entries = _section(path, _read_json(path), section)
     items = [_item(path, f"entry {i} of section '{section}'", e, labelled) for i, e in enumerate(entries)]
+    _require_own_files(items, f"section '{section}' of '{path}'")
     if must_exist:
         _require_files(path, section, items)
     return require_unique(items, f"section '{section}' of '{path}'")
@@ -213,6 +214,9 @@ def _item(path: Path, where: str, entry: Any, labelled: bool | None) -> Item:
             )
         item["label"] = _resolve(path, label)
     item["case"] = _own_name(fields.get("case"), f"{where} of '{path}': case") or _common_case_name(files)
+    patient = fields.get("patient")
+    if patient is not None and not isinstance(patient, str | int):
+        raise ValueError(f"{where} of '{path}' has the patient {patient!r}; expected a name or a number.")
     return item | {key: fields[key] for key in _KEPT if fields.get(key) is not None}
 
 
@@ -237,6 +241,22 @@ def _common_case_name(files: list[str]) -> str:
     return common[:cut] if cut > 0 else Path(files[0]).parent.name
 
 
+def _require_own_files(items: Sequence[Item], where: str) -> None:
+    """Raise an error if a file is both image and label, or the image of two cases that folds may part."""
+    labels = {item["label"] for item in items if "label" in item}
+    owners: dict[str, Item] = {}
+    for item in items:
+        for file in images_of(item):
+            if file in labels:
+                raise ValueError(f"{where} has '{file}' as an image and as a label. Correct one of the two.")
+            other = owners.setdefault(file, item)
+            if other is not item and patient_of(other) != patient_of(item):
+                raise ValueError(
+                    f"{where} has the image '{file}' twice, as the cases '{other['case']}' and '{item['case']}', of "
+                    "which one could be learnt from and the other scored. Remove one, or give both the same 'patient'."
+                )
+
+
 def _require_files(path: Path, section: str, items: list[Item]) -> None:
     missing = []
     for index, item in enumerate(items):
@@ -251,9 +271,10 @@ def _require_files(path: Path, section: str, items: list[Item]) -> None:
 
 
 def require_unique(items: list[Item], where: str) -> list[Item]:
-    """Return the items; raise a ValueError if two of them are one case."""
+    """Return the items; raise a ValueError if two of them are one case, or a name has control characters."""
     seen: dict[str, Item] = {}
     for item in items:
+        require_text(item["case"], f"The name of a case in {where}")
         if item["case"] in seen:
             first = seen[item["case"]]["image"]
             others = (

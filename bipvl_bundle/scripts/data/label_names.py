@@ -77,12 +77,20 @@ def _by_value(labels: Any, source: str) -> dict[int, str]:
     Raises:
         ValueError: a value is no whole number or stands twice, or a name is empty.
     """
+    if isinstance(labels, list) and labels and str(labels[0]).casefold() in _NOTHING:
+        labels = dict(enumerate(labels))
     if not isinstance(labels, Mapping):
+        if labels:
+            logger.warning("%s: 'labels' are not compared with the classes; expected names by values.", source)
         return {}
-    pairs = [(value, key) if isinstance(value, int | list) else (key, value) for key, value in labels.items()]
+    by_name = any(isinstance(value, int | float | list) for value in labels.values())
+    pairs = [(value, key) if by_name else (key, value) for key, value in labels.items()]
     if any(isinstance(value, list) for value, _ in pairs):
         return {}
     names: dict[int, str] = {}
+    for value, name in pairs:
+        if not isinstance(name, str):
+            raise ValueError(f"'{source}' calls label {value} {name!r}; expected a name. {REMEDY}")
     for value, name in ((str(value).strip(), str(name).strip()) for value, name in pairs):
         if not value.isdecimal():
             raise ValueError(f"'{source}' has the label value '{value}' for '{name}'; expected 0, 1, 2, ... {REMEDY}")

@@ -73,7 +73,9 @@ def _image_of(path: Path) -> str | None:
 
 
 def _folder_items(folder: Path, channels: int) -> list[Item]:
-    visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    # A link that leads nowhere is a case too, which fails by its name.
+    files_and_links = (p for p in sorted(folder.iterdir()) if p.is_file() or (p.is_symlink() and not p.exists()))
+    visible = [p for p in files_and_links if not p.name.startswith(".")]
     files = _without_masks([p for p in visible if p.name.endswith(IMAGE_SUFFIXES)])
     has_datalist = (folder / "dataset.json").is_file()
     items = items_of(files, channels) if files or has_datalist else folder_a_case(folder, channels)
