@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.data.cases import IMAGE_SUFFIXES, Item, files_of, images_of, patient_of
+from scripts.data.case_checks import require_files, require_own_files, require_unique
+from scripts.data.cases import IMAGE_SUFFIXES, Item, images_of
 from scripts.data.label_names import check_label_names
 from scripts.data.splits import fold_split, require_unseen
 from scripts.trust.parsing import read_mapping
-from scripts.trust.plain import require_name, require_plain, require_text
+from scripts.trust.plain import require_name, require_plain
 
 PathLike = str | os.PathLike[str]
 
@@ -45,9 +46,9 @@ def load_datalist(
     path = _datalist_path(dataset_dir)
     entries = _section(path, _read_json(path), section)
     items = [_item(path, f"entry {i} of section '{section}'", e, labelled) for i, e in enumerate(entries)]
-    _require_own_files(items, f"section '{section}' of '{path}'")
+    require_own_files(items, f"section '{section}' of '{path}'")
     if must_exist:
-        _require_files(path, section, items)
+        require_files(path, section, items)
     return require_unique(items, f"section '{section}' of '{path}'")
 
 
@@ -239,50 +240,3 @@ def _common_case_name(files: list[str]) -> str:
     common = os.path.commonprefix(names)  # noqa: RUF071 - file names, meant letter by letter
     cut = max(common.rfind(separator) for separator in "_-. ")
     return common[:cut] if cut > 0 else Path(files[0]).parent.name
-
-
-def _require_own_files(items: Sequence[Item], where: str) -> None:
-    """Raise an error if a file is both image and label, or the image of two cases that folds may part."""
-    labels = {item["label"] for item in items if "label" in item}
-    owners: dict[str, Item] = {}
-    for item in items:
-        for file in images_of(item):
-            if file in labels:
-                raise ValueError(f"{where} has '{file}' as an image and as a label. Correct one of the two.")
-            other = owners.setdefault(file, item)
-            if other is not item and patient_of(other) != patient_of(item):
-                raise ValueError(
-                    f"{where} has the image '{file}' twice, as the cases '{other['case']}' and '{item['case']}', of "
-                    "which one could be learnt from and the other scored. Remove one, or give both the same 'patient'."
-                )
-
-
-def _require_files(path: Path, section: str, items: list[Item]) -> None:
-    missing = []
-    for index, item in enumerate(items):
-        missing += [(index, item["case"], kind, file) for kind, file in files_of(item) if not os.path.isfile(file)]
-    if missing:
-        index, case, kind, file = missing[0]
-        raise FileNotFoundError(
-            f"{len(missing)} of the files in section '{section}' of '{path}' are absent. The first: entry "
-            f"{index} (case '{case}') names the {kind} '{file}'. Complete the download, or correct the path "
-            "or remove the entry; relative paths are relative to the JSON file."
-        )
-
-
-def require_unique(items: list[Item], where: str) -> list[Item]:
-    """Return the items; raise a ValueError if two of them are one case, or a name has control characters."""
-    seen: dict[str, Item] = {}
-    for item in items:
-        require_text(item["case"], f"The name of a case in {where}")
-        if item["case"] in seen:
-            first = seen[item["case"]]["image"]
-            others = (
-                "" if first == item["image"] else ", rename the file, or give the entries a key 'case' in a datalist"
-            )
-            raise ValueError(
-                f"Case '{item['case']}' is twice in {where}: {first} and {item['image']}. Expected every case once: "
-                f"remove one{others}."
-            )
-        seen[item["case"]] = item
-    return items

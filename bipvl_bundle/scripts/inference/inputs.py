@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.data.case_checks import require_unique
 from scripts.data.cases import IMAGE_SUFFIXES, LABEL_WORDS, Item
-from scripts.data.datalist import PathLike, absolute, case_name, load_datalist, require_unique
+from scripts.data.datalist import PathLike, absolute, case_name, load_datalist
 from scripts.inference.layouts import folder_a_case, items_of
 from scripts.inference.outputs import is_mask
 from scripts.messages.phrases import some
