@@ -26,7 +26,7 @@ def count_operations(network: nn.Module, image: Tensor) -> int:
     network.eval()
     # The one attention that PyTorch's counter has no formula for.
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with _without_fast_path():
+    with _without_fast_path(), _without_gradients(network):
         network(image)
         with FlopCounterMode(display=False, custom_mapping={attention: _attention_operations}) as counter:
             network(image)
@@ -42,6 +42,19 @@ def _without_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _without_gradients(network: nn.Module) -> Iterator[None]:
+    """Let no parameter ask for a gradient: PyTorch's counter stumbles over one that is the input of a module."""
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in learnt:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learnt:
+            parameter.requires_grad_(True)
 
 
 def _attention_operations(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
