@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from scripts.configuration.plan import follow, plan_of, versions
+from scripts.configuration.plan import follow, plan_of, require_same_plan, versions
 
 BASE = {
     "network_def": {"_target_": "Net", "width": "@width", "depth": 2},
@@ -96,3 +96,22 @@ def test_table_of_a_request_stays_while_what_it_is_made_of_gives_way() -> None:
 
 def test_versions_name_torch() -> None:
     assert {"python", "torch", "monai"} <= set(versions())
+
+
+OF_MONAI = [{"_target_": "LoadImaged", "keys": "image"}, {"_target_": "Orientationd", "keys": "image"}]
+CHECKING = [{"_target_": "scripts.data.loading.SafeLoadImaged", "keys": "image"}, OF_MONAI[1]]
+
+
+def test_model_of_an_earlier_version_reads_files_by_the_loader_that_checks_them() -> None:
+    parser = parser_with(preprocessing_transforms=CHECKING)
+    plan = {"preprocessing_transforms": OF_MONAI}
+    assert follow(parser, plan, written={}, defaults=parser_with(preprocessing_transforms=CHECKING)) == []
+    parser = parser_with(preprocessing_transforms=[])
+    assert follow(parser, plan, written={}, defaults=BASE) == ["preprocessing_transforms"]
+    assert parser["preprocessing_transforms"] == CHECKING
+
+
+def test_models_that_differ_in_the_loader_alone_have_one_plan() -> None:
+    require_same_plan({"load": OF_MONAI}, {"load": CHECKING}, "The second")
+    with pytest.raises(ValueError, match="The second was trained with load"):
+        require_same_plan({"load": OF_MONAI}, {"load": CHECKING[:1]}, "The second")

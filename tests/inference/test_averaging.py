@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from scripts.inference.averaging import AveragingInferer
+from scripts.inference.averaging import AveragingInferer, check_ensemble
 from scripts.networks.weights import write_weights
 from scripts.training.checkpoints import load_model
 
@@ -88,6 +88,10 @@ def test_ensemble_of_another_configuration(reader, other, volume) -> None:
         ValueError, match=r"fold1.pt of `ensemble` was trained with roi_size = \[64, 32, 32\], the first"
     ):
         averaging(volume, reader)
+    with pytest.raises(ValueError, match=r"fold1.pt of `ensemble` was trained with roi_size"):
+        check_ensemble(other.with_name("else.pt"), [other])
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
+        check_ensemble(other.with_name("same.pt"), [other, other.with_name("nowhere.pt")])
 
 
 def test_impossible_settings() -> None:

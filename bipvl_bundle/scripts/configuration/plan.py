@@ -24,6 +24,8 @@ BACKBONE = "backbone"
 PLACES = {"bundle_root", "dataset_dir", "device", "ckpt_dir", "output_dir", "swap"}
 WORDS = {"dataset_name", "concepts_file", "concept_table", "text_format", "text_encoder", "leave_out", "shuffle_seed"}
 """A model may be used with other words, which its own memory judges: stated otherwise they are no contradiction."""
+LOADERS = {"LoadImaged": "scripts.data.loading.SafeLoadImaged"}
+"""How files are read is no matter of the model: plans of earlier versions name MONAI's loader, which checks less."""
 REQUESTED = {"concept_table"}
 """What a request changes; the settings that it is made of are followed one by one."""
 
@@ -87,7 +89,7 @@ def follow(
     for key, value in plan.items():
         if key in free or key in REQUESTED or (key in ("dataset_name", "concepts_file") and "prepare_data" in parser):
             continue  # scored cases are those that this run names
-        now = _plain(parser.get(key))
+        now, value = _plain(parser.get(key)), _read_safely(value)
         if now == value:
             continue
         differences = list(_differences(value, now, key))
@@ -103,7 +105,7 @@ def follow(
     if contradictions:
         raise ValueError(_contradiction(contradictions))
     for key in changed:
-        parser[key] = plan[key]
+        parser[key] = _read_safely(plan[key])
     if changed:
         parser.parse(reset=True)
     return changed
@@ -142,6 +144,15 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
+def _read_safely(value: Any) -> Any:
+    """Return a setting of a plan with the loaders of this version."""
+    if isinstance(value, Mapping):
+        name = str(value.get("_target_", "")).rpartition(".")[2]
+        known = {"_target_": LOADERS[name]} if name in LOADERS else {}
+        return {key: _read_safely(entry) for key, entry in value.items()} | known
+    return [_read_safely(entry) for entry in value] if isinstance(value, list) else value
+
+
 def _differences(old: Any, new: Any, id: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
@@ -164,7 +175,7 @@ def require_same_plan(first: Mapping[str, Any], other: Mapping[str, Any], what: 
     """
     if not first or not other:
         return
-    for id, wanted, found in _differences(dict(first), dict(other), ""):
+    for id, wanted, found in _differences(_read_safely(dict(first)), _read_safely(dict(other)), ""):
         id = id.lstrip("#")
         if id.split("#")[0] not in {"fold", "seed", *WORDS}:
             raise ValueError(f"{what} was trained with {id} = {_brief(found)}, the first model with {_brief(wanted)}.")

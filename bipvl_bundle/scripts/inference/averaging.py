@@ -18,7 +18,7 @@ from scripts.networks.weights import read_checkpoint, record_of
 from scripts.words.sentences import exchange_sides
 from scripts.words.table import ConceptTable
 
-__all__ = ["AveragingInferer"]
+__all__ = ["AveragingInferer", "check_ensemble"]
 
 SMALLEST = 1e-7
 """Probability that counts as 0: its logarithm is finite."""
@@ -127,10 +127,25 @@ class AveragingInferer(Inferer):
 
     def _load(self, network: nn.Module, path: Path) -> nn.Module:
         if self.like is not None:
-            first, other = (record_of(read_checkpoint(file, quiet=True)).get("plan", {}) for file in (self.like, path))
-            require_same_plan(first, other, f"The model {path} of `ensemble`")
+            check_ensemble(self.like, [path])
         assert self.load is not None
         return self.load(copy.deepcopy(network), path).eval()
+
+
+def check_ensemble(like: str | Path, ensemble: Sequence[str | Path]) -> None:
+    """Raise an error, before any work, if models of an ensemble cannot be averaged.
+
+    Args:
+        like: the first model's file.
+        ensemble: files of the others.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a model was made with other settings; the message names the first of them, and both values.
+    """
+    for path in ensemble:
+        first, other = (record_of(read_checkpoint(file, quiet=True)).get("plan", {}) for file in (like, path))
+        require_same_plan(first, other, f"The model {path} of `ensemble`")
 
 
 def _other_side(network: Any, softmax: bool) -> tuple[Any, list[int] | None]:
