@@ -50,14 +50,14 @@ def test_what_is_done_once_for_all_images_is_not_counted() -> None:
     assert count_operations(KeepsProduct(), torch.zeros(5, 6)) == 2 * 3 * 5 * 6
 
 
-def test_a_parameter_may_be_the_input_of_a_module() -> None:
+def test_a_view_of_a_parameter_may_be_the_input_of_a_module() -> None:
     class Asks(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.query, self.layer = nn.Parameter(torch.zeros(3, 4)), nn.Linear(4, 5)
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.layer(self.query)
+            return self.layer(self.query[None])
 
     network = Asks()
     assert count_operations(network, torch.zeros(1)) == 2 * 3 * 4 * 5

@@ -46,7 +46,7 @@ def _without_fast_path() -> Iterator[None]:
 
 @contextmanager
 def _without_gradients(network: nn.Module) -> Iterator[None]:
-    """Let no parameter ask for a gradient: PyTorch's counter stumbles over one that is the input of a module."""
+    """Let no parameter ask for a gradient: PyTorch's counter stumbles over views of one as inputs of a module."""
     learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in learnt:
         parameter.requires_grad_(False)
