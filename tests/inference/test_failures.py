@@ -18,7 +18,7 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 import scripts.inference.failures as failures_module
-from scripts.inference.background import Background
+from scripts.inference.background import BackgroundCompose
 from scripts.inference.failures import SomeCasesFailed, run_cases
 from scripts.metrics import SegmentationMetricsHandler
 from scripts.training.memory_advice import MemoryAdvice
@@ -142,7 +142,7 @@ def test_files_that_cannot_be_written_in_the_background_are_their_cases_failures
         saved.append(item["case"])
         return item
 
-    background = Background(save)
+    background = BackgroundCompose([save])
     items = [{"image": f"c{n}.nii.gz", "case": f"c{n}", "number": n} for n in (0, 2, 1, 4, 5, 6)]
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),

@@ -143,6 +143,8 @@ def config_sets(
     overlays = [path for path in sorted(folder.glob("*.yaml")) if path not in entries]
 
     def fits(base: Path, overlay: Path) -> bool:
+        if overlay.stem.endswith("_inference"):
+            return base.stem == "inference"
         ablates = overlay.name.startswith("ablation_") and _reaches_only_into(base, overlay)
         return base.stem == "train" or overlay.name.startswith(tuple(both)) or ablates
 

@@ -14,7 +14,7 @@ from monai.data import DataLoader, Dataset
 
 from scripts.configuration.errors import error_text
 from scripts.data.cases import Item, case_of, images_of
-from scripts.inference.background import Background
+from scripts.inference.background import BackgroundCompose
 from scripts.messages.phrases import some
 from scripts.metrics.report import check_output_folder
 from scripts.whole_file import read_rows, write_rows
@@ -31,7 +31,12 @@ class SomeCasesFailed(RuntimeError):
 
 
 def run_cases(
-    evaluator: Any, folder: str | Path, *, keep: Any = None, background: Background | None = None, last: bool = True
+    evaluator: Any,
+    folder: str | Path,
+    *,
+    keep: Any = None,
+    background: BackgroundCompose | None = None,
+    last: bool = True,
 ) -> None:
     """Run an evaluator over all its cases; those that fail are listed in `failures.csv`.
 
@@ -103,7 +108,9 @@ def _of_all(failures: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return list({row["case"]: row for rows in gathered for row in rows}.values())
 
 
-def _run_all(evaluator: Any, items: Sequence[Item], keep: Any, background: Background | None) -> list[dict[str, str]]:
+def _run_all(
+    evaluator: Any, items: Sequence[Item], keep: Any, background: BackgroundCompose | None
+) -> list[dict[str, str]]:
     failures: list[dict[str, str]] = []
     progress = _Progress()
     if background is not None:
