@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
+from functools import cache
 from typing import Any
 
 from monai.data import MetaTensor, NibabelReader
@@ -39,7 +40,13 @@ class NiftiReader(NibabelReader):
 
 def load_volume(path: str | os.PathLike[str]) -> MetaTensor:
     """Load one file as C x H x W x D, as `SafeLoadImaged` does; raises its errors."""
-    return SafeLoadImaged("volume", ensure_channel_first=True)({"volume": str(path)})["volume"]
+    return _volume_loader()({"volume": str(path)})["volume"]
+
+
+@cache
+def _volume_loader() -> SafeLoadImaged:
+    """The one loader of `load_volume`; MONAI looks for all its readers, and warns of absent ones, for each new one."""
+    return SafeLoadImaged("volume", ensure_channel_first=True)
 
 
 class SafeLoadImaged(LoadImaged):
