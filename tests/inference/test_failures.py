@@ -19,7 +19,7 @@ from torch import nn
 
 import scripts.inference.failures as failures_module
 from scripts.inference.background import BackgroundCompose
-from scripts.inference.failures import SomeCasesFailed, run_cases
+from scripts.inference.failures import SomeCasesFailed, require_no_failures, run_cases
 from scripts.metrics import SegmentationMetricsHandler
 from scripts.training.memory_advice import MemoryAdvice
 
@@ -158,3 +158,13 @@ def test_files_that_cannot_be_written_in_the_background_are_their_cases_failures
     assert list(found) == ["c0", "c1", "c4", "c6"]
     assert found["c4"]["reason"].endswith("No space left for c4")
     assert found["c6"]["file"] == "c6.nii.gz"
+
+
+def test_place_of_the_masks_is_said_where_none_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [{"image": "a.nii.gz"}, {"image": "b.nii.gz"}]
+    require_no_failures(tmp_path, items)
+    assert capsys.readouterr().out == f"\n2 of 2 cases have their masks in {tmp_path}\n"
+    (tmp_path / "failures.csv").write_text("case,file,reason\nb,b.nii.gz,It is cut off.\n")
+    with pytest.raises(SomeCasesFailed, match="1 of 2 cases failed: b"):
+        require_no_failures(tmp_path, items)
+    assert capsys.readouterr().out == ""

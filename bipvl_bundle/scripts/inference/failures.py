@@ -77,13 +77,14 @@ def run_cases(
 
 
 def require_no_failures(folder: str | Path, items: Sequence[Item]) -> None:
-    """Raise an error if cases are listed in `failures.csv`.
+    """Say where the masks of all cases are, or raise an error if cases are listed in `failures.csv`.
 
     Raises:
         SomeCasesFailed: they are; the message counts them.
     """
     path = Path(folder) / FAILURES
     _require_none(read_rows(path), items, path)
+    print(f"\n{len(items)} of {len(items)} cases have their masks in {folder}", flush=True)
 
 
 def _require_none(failed: Sequence[Mapping[str, str]], items: Sequence[Item], path: Path) -> None:
