@@ -34,6 +34,12 @@ def test_page_shows_the_models_beside_each_other(runs: list[RunFolder], tmp_path
     assert (tmp_path / "report_test_files/a.js").is_file()
 
 
+def test_reference_is_shown_first(runs: list[RunFolder], tmp_path: Path) -> None:
+    text = write_set_page(tmp_path, "test", runs, {}, "theirs").read_text(encoding="utf-8")
+    assert '"layers": ["reference", "theirs", "ours"]' in text
+    assert "Best, median and worst are those of theirs." in text
+
+
 def test_set_without_runs_has_no_page(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run scored on 'test'"):
         write_set_page(tmp_path, "test", [], {})

@@ -134,7 +134,8 @@ def _write_page(output: Path, comparison: Comparison, evaluate_on: str) -> None:
     scores = [{SHOWN[key]: row[key] for key in SHOWN} for row in comparison.summary_rows()]
     tables = {"Scores": scores, "Paired tests, differences of the DSC": comparison.test_rows()}
     tables |= {"What the networks cost": comparison.cost_rows()}
-    print(f"Written to {write_set_page(output, evaluate_on, runs, tables)}")
+    reference = titles.get(comparison.wanted_reference or "", "")
+    print(f"Written to {write_set_page(output, evaluate_on, runs, tables, reference)}")
 
 
 def _scored(name: str, records: Sequence[tuple[Mapping[str, Any], Path]]) -> Scored:

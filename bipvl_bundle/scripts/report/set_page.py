@@ -27,7 +27,9 @@ class RunFolder:
     folder: Path
 
 
-def write_set_page(output: Path, evaluate_on: str, runs: Sequence[RunFolder], tables: Mapping[str, Rows]) -> Path:
+def write_set_page(
+    output: Path, evaluate_on: str, runs: Sequence[RunFolder], tables: Mapping[str, Rows], reference: str = ""
+) -> Path:
     """Write `report_SPLIT.html` into the folder of a set.
 
     Args:
@@ -35,6 +37,7 @@ def write_set_page(output: Path, evaluate_on: str, runs: Sequence[RunFolder], ta
         evaluate_on: the split that was scored
         runs: in the order of the experiments
         tables: rows of comparisons, by their captions
+        reference: title of the experiment whose cases are shown first; empty: the first one's
 
     Raises:
         ValueError: there is no run.
@@ -55,11 +58,11 @@ def write_set_page(output: Path, evaluate_on: str, runs: Sequence[RunFolder], ta
     alt = "Box plots of DSC, HD95 and NSD by class and experiment; the tables have their means."
     comparison.figures.append(picture(score_figure(rows), alt, "All cases of all runs."))
     cases = Section("cases", "Cases")
-    models = _beside_each_other(runs)
+    models = _beside_each_other(runs, reference)
     shown = add_cases(cases, models, chosen_cases(models), files, classes)
     cases.text.append(
         f"Models of fold {runs[0].fold}, seed {runs[0].seed}"
-        + (f", the first {MOST_MODELS}" if len(rows) > MOST_MODELS else "")
+        + (f", {MOST_MODELS} of {len(rows)}" if len(rows) > MOST_MODELS else "")
         + f". Best, median and worst are those of {next(iter(models))}."
     )
     links = [
@@ -96,8 +99,9 @@ def chosen_cases(models: Mapping[str, Path]) -> dict[str, str]:
     return chosen
 
 
-def _beside_each_other(runs: Sequence[RunFolder]) -> dict[str, Path]:
-    """Return the folders of the first runs of one fold and seed, which have the same cases."""
+def _beside_each_other(runs: Sequence[RunFolder], reference: str) -> dict[str, Path]:
+    """Return the folders of the reference and of further runs of one fold and seed, which have the same cases."""
     key = (runs[0].fold, runs[0].seed)
-    same = {run.title: run.folder for run in runs if (run.fold, run.seed) == key}
+    ordered = sorted(runs, key=lambda run: run.title != reference)
+    same = {run.title: run.folder for run in ordered if (run.fold, run.seed) == key}
     return dict(list(same.items())[:MOST_MODELS])
