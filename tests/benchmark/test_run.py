@@ -98,7 +98,7 @@ def test_failure_of_the_process_is_quoted(make_setup):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"measure": ["speed"]}, "`measure` takes sizes, forward, .*; found speed"),
+        ({"measure": ["speed"]}, "`measure` takes sizes, kernels, forward, .*; found speed"),
         ({"precisions": "fp8"}, "`precisions` are fp32, tf32, bf16; found 'fp8'"),
         ({"precisions": "tf32"}, "tf32 is a precision of NVIDIA GPUs; on 'cpu' choose fp32 or bf16"),
         ({"classes": [15, 0]}, "`classes` must be at least 1; found 0"),

@@ -22,6 +22,7 @@ import yaml
 from monai.utils import set_determinism
 
 from scripts.configuration.errors import SWITCH
+from scripts.training.run_lock import release_folders
 from scripts.words.table import ConceptTable
 
 Options = dict[str, Any]
@@ -87,7 +88,7 @@ def bundle_run(bundle_root: Path) -> Callable[..., None]:
     """`python -m monai.bundle run RUN_ID --config_file FILES`, in process, with `folder` as current folder.
 
     Files are names within `configs` or absolute paths. What a run leaves behind in the process (search path,
-    determinism) is undone.
+    determinism, the lock of a run that has failed) is undone.
     """
 
     def run(run_id: str, *files: str | Path, folder: Path, **options: Any) -> None:
@@ -101,6 +102,7 @@ def bundle_run(bundle_root: Path) -> Callable[..., None]:
                 monai.bundle.run(run_id, config_file=paths, logging_file=False, **arguments)
             finally:
                 set_determinism(None)
+                release_folders()  # as the end of a process does, of a run that has failed
 
     return run
 

@@ -270,7 +270,7 @@ class TestOutput:
         monkeypatch.setattr(report, "check_output_folder", lambda folder: None)
         (tmp_path / "file").write_text("in the way")
         training |= {"ckpt_dir": str(tmp_path / "file")}
-        message = r"file/last\.pt could not be written: .*set `ckpt_dir`"
+        message = r"file' cannot hold a run: .*set `ckpt_dir`"
         failing_run(OSError, message, "training", "train.yaml", **training)
 
     @pytest.mark.parametrize(

@@ -125,10 +125,11 @@ class TestConfigs:
         self, bundle: Path, entry: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        cases = [{"image": f"{name}.nii.gz", "label": f"{name}.nii.gz"} for name in "abc"]
+        cases = [{"image": f"{name}.nii.gz", "label": f"{name}_seg.nii.gz"} for name in "abc"]
         (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "test": cases}))
         for case in cases:
-            nib.save(nib.Nifti1Image(np.eye(3, dtype=np.float32)[None], np.eye(4)), tmp_path / case["image"])
+            for file in case.values():
+                nib.save(nib.Nifti1Image(np.eye(3, dtype=np.float32)[None], np.eye(4)), tmp_path / file)
         options = {"dataset_dir": str(tmp_path / "dataset.json"), "output_dir": str(tmp_path / "runs")}
         options |= {"cache_rate": 0.0} if kind == "train" else {}
         path = str(bundle / "configs" / entry)

@@ -61,7 +61,9 @@ def training_step(setup: Setup, network: nn.Module) -> Task:
 
 def whole_case(setup: Setup, network: nn.Module, image: str, output: Path) -> Task:
     """Task that segments one volume through inference.yaml; parts: load, preprocess, infer, labels, save."""
-    parser = setup.configuration("inference.yaml", dataset_dir=image, predictions_dir=str(output))
+    no_file = {"_target_": "Identityd", "keys": "image"}  # the values of a model's training are read from its file
+    changes = {"dataset_dir": image, "predictions_dir": str(output), "compare_values": no_file}
+    parser = setup.configuration("inference.yaml", **changes)
     before, after = (
         parser.get_parsed_content(name).flatten().transforms for name in ("preprocessing", "postprocessing")
     )

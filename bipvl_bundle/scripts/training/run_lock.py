@@ -32,15 +32,21 @@ def lock_folder(folder: str | Path) -> None:
 
     Raises:
         RuntimeError: another training holds it; the message says which.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be made or written; the message names it.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     path = Path(folder).absolute() / LOCK
     _release(path)  # of an earlier run of this process, which has failed
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while not _hold(path):
-        pass
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not _hold(path):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"'{path.parent}' cannot hold a run: {error.strerror or error}. Free space, or set `ckpt_dir` to a folder "
+            "that can be written."
+        ) from error
 
 
 def _hold(path: Path) -> bool:
