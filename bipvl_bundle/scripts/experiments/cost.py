@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.experiments.description import BUNDLE_ROOT
 from scripts.experiments.records import write_json
@@ -21,6 +20,7 @@ from scripts.experiments.steps import ARGUMENTS, CONFIGURATION, INCIDENTAL
 from scripts.messages.phrases import first_lines, root_cause
 from scripts.networks.operations import count_operations
 from scripts.networks.weights import PEAK, count_parameters, read_weights
+from scripts.report.curves import read_events
 
 logger = logging.getLogger(__name__)
 
@@ -117,13 +117,7 @@ def _training(folder: Path) -> dict[str, Any]:
 
 def _iteration_seconds(folder: Path) -> float | None:
     """Return the median time between two iterations; epochs' ends, with their validations, hardly move it."""
-    if not any(folder.glob("events.out.tfevents.*")):
-        return None
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    if ITERATIONS not in events.Tags()["scalars"]:
-        return None
-    times = [event.wall_time for event in events.Scalars(ITERATIONS)]
+    times = [event.wall_time for event in read_events(folder).get(ITERATIONS, ())]
     between = [later - earlier for earlier, later in pairwise(times) if later > earlier]
     return statistics.median(between) if between else None
 

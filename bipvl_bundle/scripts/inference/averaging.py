@@ -143,8 +143,10 @@ def check_ensemble(like: str | Path, ensemble: Sequence[str | Path]) -> None:
         FileNotFoundError: a file is absent.
         ValueError: a model was made with other settings; the message names the first of them, and both values.
     """
-    for path in ensemble:
-        first, other = (record_of(read_checkpoint(file, quiet=True)).get("plan", {}) for file in (like, path))
+    if not ensemble:
+        return
+    first, *others = (record_of(read_checkpoint(file, quiet=True)).get("plan", {}) for file in (like, *ensemble))
+    for path, other in zip(ensemble, others, strict=True):
         require_same_plan(first, other, f"The model {path} of `ensemble`")
 
 

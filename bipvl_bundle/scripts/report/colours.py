@@ -11,7 +11,7 @@ FURTHER = (
     *("#99CCFF", "#CC0033", "#336600", "#CC33CC", "#6699FF", "#00CCCC", "#CCCC66", "#CC0099", "#FFFF00"),
     *("#CCFFCC", "#CC0066", "#663366", "#CC66CC", "#FF6633", "#9933FF", "#FF3366", "#0000CC"),
 )
-"""Each as far as can be (OKLab) from those before it, to normal vision and to simulated protanopia and deuteranopia."""
+"""Well apart (OKLab) from those before it, to normal vision and to simulated protanopia and deuteranopia."""
 GOLDEN = 0.618034
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 
 from scripts.report.colours import class_colours
 
@@ -29,6 +29,15 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
     Of several runs into one folder, as of a resumed one, a step's last value counts.
     """
+    curves = {}
+    for name, events in read_events(folder).items():
+        points = {event.step: event.value for event in sorted(events, key=lambda event: event.wall_time)}
+        curves[name] = (sorted(points), [points[step] for step in sorted(points)])
+    return curves
+
+
+def read_events(folder: Path) -> dict[str, list[ScalarEvent]]:
+    """Return the scalars of a folder of event files by name, each with its step and its time; none without a file."""
     if not any(folder.glob("events.out.tfevents.*")):
         return {}
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -39,11 +48,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         events.Reload()
     finally:
         library.setLevel(level)
-    curves = {}
-    for name in events.Tags()["scalars"]:
-        points = {event.step: event.value for event in sorted(events.Scalars(name), key=lambda event: event.wall_time)}
-        curves[name] = (sorted(points), [points[step] for step in sorted(points)])
-    return curves
+    return {name: events.Scalars(name) for name in events.Tags()["scalars"]}
 
 
 def curve_panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:

@@ -13,10 +13,10 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from scripts.data.cases import Item, case_of, images_of
 from scripts.networks.bipvl_seg import BiPVLSeg
+from scripts.networks.wrapping import unwrap
 from scripts.report.choice import mean_dice, typical_cases
 from scripts.report.facts import run_facts
 from scripts.report.kept_cases import Case, keep, write_index
@@ -62,7 +62,7 @@ class EvaluationPage:
         facts: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.network = network.module if isinstance(network, DistributedDataParallel) else network
+        self.network = unwrap(network)
         self.items = {case_of(item): item for item in items}
         self.transform = transform
         self.concepts = concepts

@@ -8,6 +8,7 @@ from typing import Any
 
 from scripts.report.case_figure import case_figure
 from scripts.report.choice import mean_dice, typical_cases
+from scripts.report.curves import read_curves
 from scripts.report.kept_cases import load_case, read_index
 from scripts.report.page import Page, Section, Table, picture, write_page
 from scripts.report.score_figure import score_figure
@@ -62,7 +63,7 @@ def write_run_page(scores: Path, run: Path, reading: Path | None = None) -> Path
         cases,
         _reading(reading or run / "reading"),
         *guarded("Sentences and attention", lambda: words_sections(files, classes, concepts)),
-        *guarded("Training curves", lambda: [training_section(run / "tensorboard")]),
+        *guarded("Training curves", lambda: [training_section(read_curves(run / "tensorboard"))]),
     ]
     title = f"{facts.get('title', scores.parent.name)}: {facts.get('split', 'evaluation')}"
     page = Page(title, [s for s in sections if not s.empty], FILES, shown, legend(classes))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.report.curves import curves_figure, read_curves
+from scripts.report.curves import Curve, curves_figure
 from scripts.report.model_figures import attention_figure, sentences_figure, similarity_figure
 from scripts.report.model_files import read_model_files
 from scripts.report.page import Section, Table, picture
@@ -73,10 +73,9 @@ def words_sections(files: Path, classes: Sequence[str], concepts: Sequence[str])
     return [sentences, looks]
 
 
-def training_section(folder: Path) -> Section:
-    """Return the curves of a folder of event files; empty where there is none."""
+def training_section(curves: Mapping[str, Curve]) -> Section:
+    """Return the section of training curves, by `read_curves`; empty where there are none."""
     section = Section("training", "Training")
-    curves = read_curves(folder)
     if curves:
         alt = "Curves of losses, their weights, indicators of collapse, validation and learning rate over the epochs."
         section.figures.append(picture(curves_figure(curves), alt, "From the event files of the training."))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence, Sized
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from scripts.networks.bipvl_seg import BiPVLSeg
+from scripts.networks.wrapping import unwrap
 from scripts.report.curves import Curve, read_curves
 from scripts.report.facts import run_facts
 from scripts.report.model_files import patch_of, write_model_files
@@ -56,7 +57,7 @@ class TrainingPage:
         softmax: bool = True,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.network = network.module if isinstance(network, DistributedDataParallel) else network
+        self.network = unwrap(network)
         self.dataset = dataset
         self.concepts = concepts
         self.folder = Path(folder)
@@ -108,10 +109,11 @@ def write_training_page(run: Path) -> Path:
         raise FileNotFoundError(f"There is no '{run / FACTS}': '{run}' is not the folder of a training that has ended.")
     facts = read_mapping(run / FACTS, "facts of a training")
     classes, concepts = ([str(name) for name in facts.get(key, [])] for key in ("classes", "concepts"))
+    curves = cache(lambda: read_curves(run / "tensorboard"))  # read in the first section, and shown in two
     sections = [
         facts_section({key: value for key, value in facts.items() if key != "classes"}),
-        *guarded("Validation", lambda: [_validation(read_curves(run / "tensorboard"), classes)]),
-        *guarded("Training curves", lambda: [training_section(run / "tensorboard")]),
+        *guarded("Validation", lambda: [_validation(curves(), classes)]),
+        *guarded("Training curves", lambda: [training_section(curves())]),
         *guarded("Sentences and attention", lambda: _words(run / FILES, classes, concepts)),
     ]
     title = f"{facts.get('title', run.name)}: training"

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from scripts.networks.baselines.cat import CAT
-from scripts.training.distributed import unwrap
+from scripts.networks.wrapping import unwrap
 
 logger = logging.getLogger(__name__)
 

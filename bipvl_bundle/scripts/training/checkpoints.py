@@ -17,7 +17,7 @@ from scripts.configuration.errors import say_when_interrupted
 from scripts.data.fingerprints import require_unseen_by_model
 from scripts.messages.phrases import first_lines
 from scripts.networks.weights import PEAK, model_state, read_checkpoint, record_of, save_atomically, write_weights
-from scripts.training.distributed import unwrap
+from scripts.networks.wrapping import unwrap
 from scripts.training.peak_memory import peak_memory
 from scripts.training.resuming import kept_settings, require_same_settings
 from scripts.whole_file import write_text

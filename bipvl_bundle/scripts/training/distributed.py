@@ -62,12 +62,6 @@ def join_processes(device: torch.device | str, *, timeout_minutes: float = 60.0)
         logging.disable(logging.INFO)
 
 
-def unwrap(item: Any) -> Any:
-    """Return the module inside DistributedDataParallel or DataParallel, or the argument itself."""
-    wrappers = nn.parallel.DistributedDataParallel, nn.DataParallel
-    return item.module if isinstance(item, wrappers) else item
-
-
 def with_shared_statistics(network: nn.Module) -> nn.Module:
     """Replace batch norms by SyncBatchNorm, which takes its statistics over all processes.
 

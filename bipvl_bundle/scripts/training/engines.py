@@ -15,7 +15,7 @@ from monai.engines import Evaluator, Trainer, default_prepare_batch
 from torch import Tensor, nn
 
 from scripts.data.partial_labels import LABELLED
-from scripts.training.distributed import unwrap
+from scripts.networks.wrapping import unwrap
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from torch.utils.data import Subset
 from scripts.data.fingerprints import is_among
 from scripts.data.image_kind import join_images
 from scripts.networks.weights import model_state, read_checkpoint, record_of
+from scripts.networks.wrapping import unwrap
 from scripts.training.checkpoints import BestModel, load_model
-from scripts.training.distributed import unwrap
 from scripts.whole_file import whole_file, write_text
 
 logger = logging.getLogger(__name__)

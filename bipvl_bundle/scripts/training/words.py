@@ -10,7 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from scripts.training.distributed import unwrap
+from scripts.networks.wrapping import unwrap
 from scripts.words.questions import QuestionSampler
 
 logger = logging.getLogger(__name__)
